@@ -1,0 +1,122 @@
+//! Generation-tagged keys into slab tables: a key kept too long finds nothing, never the slot's next tenant.
+
+use slab::Slab;
+
+/// A key into a [`Table`]: a slot, and which tenant of that slot was meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key {
+    index: u32,
+    generation: u32,
+}
+
+impl Key {
+    /// The slot in the table; dense and reused.
+    #[must_use]
+    pub const fn index(self) -> u32 {
+        self.index
+    }
+
+    /// The key in one integer, as handed to a reactor.
+    #[must_use]
+    pub const fn pack(self) -> u64 {
+        (self.generation as u64) << 32 | self.index as u64
+    }
+
+    /// The inverse of [`Key::pack`].
+    #[must_use]
+    pub const fn unpack(packed: u64) -> Key {
+        Key { index: packed as u32, generation: (packed >> 32) as u32 }
+    }
+}
+
+/// A slab whose keys carry a generation.
+///
+/// Generations count insertions into the whole table, so a stale key could only match again after 2^32 further
+/// insertions with the last of them in the very same slot.
+///
+/// ```
+/// use corelay::base::Table;
+/// let mut table = Table::new();
+/// let old = table.insert("first");
+/// table.remove(old);
+/// let new = table.insert("second");
+/// assert_eq!(old.index(), new.index());
+/// assert_eq!(table.get(old), None);
+/// assert_eq!(table.get(new), Some(&"second"));
+/// ```
+#[derive(Debug)]
+pub struct Table<T> {
+    slots: Slab<(u32, T)>,
+    next_generation: u32,
+}
+
+impl<T> Default for Table<T> {
+    fn default() -> Self {
+        Table::new()
+    }
+}
+
+impl<T> Table<T> {
+    /// An empty table.
+    #[must_use]
+    pub fn new() -> Table<T> {
+        Table { slots: Slab::new(), next_generation: 0 }
+    }
+
+    /// Puts `value` into a free slot.
+    ///
+    /// # Panics
+    /// If the table would hold more than 2^32 values.
+    #[inline]
+    pub fn insert(&mut self, value: T) -> Key {
+        let generation = self.next_generation;
+        self.next_generation = self.next_generation.wrapping_add(1);
+        let index = u32::try_from(self.slots.insert((generation, value))).expect("fewer than 2^32 entries");
+        Key { index, generation }
+    }
+
+    /// The value under `key`, if it is still the same tenant.
+    #[inline]
+    #[must_use]
+    pub fn get(&self, key: Key) -> Option<&T> {
+        match self.slots.get(key.index as usize) {
+            Some((generation, value)) if *generation == key.generation => Some(value),
+            _ => None,
+        }
+    }
+
+    /// As [`Table::get`], to change.
+    #[inline]
+    pub fn get_mut(&mut self, key: Key) -> Option<&mut T> {
+        match self.slots.get_mut(key.index as usize) {
+            Some((generation, value)) if *generation == key.generation => Some(value),
+            _ => None,
+        }
+    }
+
+    /// Takes the value out; `None` where the key is stale.
+    #[inline]
+    pub fn remove(&mut self, key: Key) -> Option<T> {
+        self.get(key)?;
+        Some(self.slots.remove(key.index as usize).1)
+    }
+
+    /// How many values there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// All keys and values, by slot.
+    pub fn iter(&self) -> impl Iterator<Item = (Key, &T)> {
+        self.slots
+            .iter()
+            .map(|(index, (generation, value))| (Key { index: index as u32, generation: *generation }, value))
+    }
+}

@@ -1,0 +1,5 @@
+//! The broker.
+
+/// A broker.
+#[derive(Debug)]
+pub struct Server;

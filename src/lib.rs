@@ -1,0 +1,26 @@
+//! corelay: a request/reply broker for Linux on io_uring, one pinned thread per core.
+//!
+//! Consumers stream requests of any size to a *channel*; the broker balances them over the channel's
+//! *providers* and streams the answers back. `docs/ARCHITECTURE.md` has the map of the rooms below and
+//! who may import whom; `docs/PROTOCOL.md` fixes what is on the wire.
+//!
+//! | room | what it is | feature |
+//! |---|---|---|
+//! | [`protocol`] | frames, encode and decode on slices, error codes | always |
+//! | [`client`] | `Consumer`, `Provider`, `ConsumerPool` for tokio programs | `client` |
+//! | [`Server`](broker::Server) | the broker, embedded or run by `corelay serve` | `server` |
+
+pub mod base;
+pub mod protocol;
+
+#[cfg(feature = "server")]
+pub mod broker;
+#[cfg(feature = "client")]
+pub mod client;
+#[cfg(feature = "server")]
+pub mod reactor;
+#[cfg(feature = "server")]
+pub mod telemetry;
+
+#[cfg(feature = "server")]
+pub use broker::Server;

@@ -1,0 +1,2 @@
+//! The corelay command.
+fn main() {}
