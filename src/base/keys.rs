@@ -31,7 +31,7 @@ impl Key {
 
 /// A slab whose keys carry a generation.
 ///
-/// Generations count insertions into the whole table, so a stale key could only match again after 2^32 further
+/// Generations count insertions into the whole table, so a stale key could only match again after 2^31 further
 /// insertions with the last of them in the very same slot.
 ///
 /// ```
@@ -70,7 +70,8 @@ impl<T> Table<T> {
     #[inline]
     pub fn insert(&mut self, value: T) -> Key {
         let generation = self.next_generation;
-        self.next_generation = self.next_generation.wrapping_add(1);
+        // 31 bits, so that a packed key leaves its top bit to who packs it
+        self.next_generation = (generation + 1) & 0x7fff_ffff;
         let index = u32::try_from(self.slots.insert((generation, value))).expect("fewer than 2^32 entries");
         Key { index, generation }
     }

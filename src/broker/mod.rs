@@ -1,4 +1,6 @@
-//! The broker.
+//! The broker: its core, and what drives it.
+
+pub mod core;
 
 /// A broker.
 #[derive(Debug)]

@@ -1,0 +1,202 @@
+//! One connection, as the core sees it: a consumer, a provider, or a link to another core.
+
+use slab::Slab;
+use uuid::Uuid;
+
+use super::outbox::Outbox;
+use super::rx::Rx;
+use super::streams::{Assigned, OpenedStreams};
+use crate::base::Time;
+use crate::base::wheel::Timer;
+
+/// What is at the other end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Side {
+    /// Nobody has said yet.
+    Stranger,
+    /// Opens streams.
+    Consumer,
+    /// Answers them.
+    Provider,
+    /// Another core that opens streams here: like a consumer, on all channels.
+    LinkIn(u16),
+    /// Another core on which streams are opened: like a provider, on all channels.
+    LinkOut(u16),
+}
+
+impl Side {
+    /// The other end opens streams here.
+    pub(super) fn opens(self) -> bool {
+        matches!(self, Side::Consumer | Side::LinkIn(_))
+    }
+
+    /// The other end answers streams opened from here.
+    pub(super) fn answers(self) -> bool {
+        matches!(self, Side::Provider | Side::LinkOut(_))
+    }
+
+    /// The other end is another core.
+    pub(super) fn is_link(self) -> bool {
+        matches!(self, Side::LinkIn(_) | Side::LinkOut(_))
+    }
+}
+
+/// How far a connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// HELLO has not come whole.
+    Hello,
+    /// WELCOME is staged.
+    Open,
+    /// Its last frame is staged; what arrives is dropped.
+    Closing,
+    /// All is sent and the sending side is shut; waits for the peer's FIN.
+    Lingering,
+}
+
+/// A connection's state.
+#[derive(Debug)]
+pub(super) struct Conn {
+    /// The reactor's name for it.
+    pub handle: u64,
+    pub side: Side,
+    pub phase: Phase,
+    /// Index of the channel, once open.
+    pub channel: u32,
+    /// What the peer takes on a new stream before it grants more.
+    pub window: u32,
+    pub rx: Rx,
+    pub out: Outbox,
+    /// Ids the peer picked (consumers and links in).
+    pub opened: OpenedStreams,
+    /// Ids picked here (providers and links out): slot + 1 is the stream id.
+    pub assigned: Slab<Assigned>,
+    pub tenancies: u32,
+    pub max_concurrent: u32,
+    /// Requests counted against max_concurrent.
+    pub in_use: u32,
+    /// Ids whose provider ignored a CANCEL for `cancel_grace`.
+    pub overdue: u32,
+    /// Index in the channel's list of available providers.
+    pub available_at: Option<u32>,
+    /// A provider that counts as one of its channel's.
+    pub serving: bool,
+    /// The peer sent GOAWAY.
+    pub peer_goes: bool,
+    /// GOAWAY was sent to the peer.
+    pub goes: bool,
+    /// Provoked more frames than it reads; about to be closed.
+    pub flooded: bool,
+    /// Accepted, and once closing: since when.
+    pub since: Time,
+    pub last_received: Time,
+    /// PINGs sent since something was received.
+    pub pings: u32,
+    /// What is left of the peer's budget of PINGs, in thousandths, and when it was counted.
+    pub ping_budget: u32,
+    pub ping_counted: Time,
+    pub timer: Option<Timer>,
+    /// When `timer` goes off.
+    pub timer_at: Time,
+    pub info: Box<Info>,
+}
+
+/// What a connection is called, for people.
+#[derive(Clone, Debug, Default)]
+pub struct Info {
+    /// Peer address, as the listener saw it.
+    pub peer: String,
+    /// The client's name in HELLO.
+    pub name: String,
+    /// The client's id in HELLO.
+    pub client: Uuid,
+}
+
+/// PINGs a peer may send at once (§7).
+pub(super) const PING_BURST: u32 = 20;
+/// PINGs a peer may send a second (§7).
+pub(super) const PING_RATE: u32 = 10;
+
+impl Conn {
+    pub(super) fn new(side: Side, phase: Phase, now: Time, peer: String) -> Conn {
+        Conn {
+            handle: u64::MAX,
+            side,
+            phase,
+            channel: u32::MAX,
+            window: 0,
+            rx: Rx::default(),
+            out: Outbox::default(),
+            opened: OpenedStreams::default(),
+            assigned: Slab::new(),
+            tenancies: 0,
+            max_concurrent: 0,
+            in_use: 0,
+            overdue: 0,
+            available_at: None,
+            serving: false,
+            peer_goes: false,
+            goes: false,
+            flooded: false,
+            since: now,
+            last_received: now,
+            pings: 0,
+            ping_budget: PING_BURST * 1000,
+            ping_counted: now,
+            timer: None,
+            timer_at: Time::MAX,
+            info: Box::new(Info { peer, ..Info::default() }),
+        }
+    }
+
+    /// Whether a provider may be given one more request (§6; overdue ids: §3).
+    pub(super) fn takes_more(&self) -> bool {
+        self.serving && self.in_use < self.max_concurrent && self.overdue < self.max_concurrent
+    }
+
+    /// Takes one PING off the peer's budget; `false` when it is spent.
+    pub(super) fn spend_ping(&mut self, now: Time) -> bool {
+        let refill = (now - self.ping_counted).as_millis().min(u128::from(PING_BURST) * 1000) as u32 * PING_RATE;
+        self.ping_budget = (self.ping_budget + refill).min(PING_BURST * 1000);
+        if refill > 0 {
+            self.ping_counted = now;
+        }
+        match self.ping_budget.checked_sub(1000) {
+            Some(left) => {
+                self.ping_budget = left;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Nothing is in progress on it.
+    pub(super) fn is_idle(&self) -> bool {
+        self.opened.active() == 0 && self.assigned.iter().all(|(_, assigned)| assigned.request.is_none())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn pings_beyond_the_budget_are_refused_and_come_back_at_ten_a_second() {
+        let mut now = Time::ZERO;
+        let mut conn = Conn::new(Side::Consumer, Phase::Open, now, String::new());
+        for _ in 0..PING_BURST {
+            assert!(conn.spend_ping(now));
+        }
+        assert!(!conn.spend_ping(now));
+        now = now + Duration::from_millis(99);
+        assert!(!conn.spend_ping(now));
+        now = now + Duration::from_millis(1);
+        assert!(conn.spend_ping(now));
+        assert!(!conn.spend_ping(now));
+        for _ in 0..1000 {
+            now = now + Duration::from_millis(100);
+            assert!(conn.spend_ping(now));
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! Frames from whoever opens streams: consumers, and links in from other cores.
+
+use std::time::Duration;
+
+use super::Core;
+use super::conn::{Conn, Side};
+use super::flow::{Body, Dir, Flow};
+use super::request::{Replay, Request};
+use super::rx::Violation;
+use super::streams::Opened;
+use crate::base::{Key, Leases};
+use crate::protocol::{Code, Flags, Header, REQUEST_ID_LEN, check_header_block};
+
+/// A REQUEST's head, taken apart.
+pub(super) struct Opening<'a> {
+    pub id: [u8; 16],
+    /// The header block with its size in front; empty for none.
+    pub block: &'a [u8],
+    pub channel: u32,
+    pub origin: u32,
+    pub hops: u8,
+}
+
+impl Core {
+    /// REQUEST from a consumer: a new stream, refused or given to a provider. Its body follows.
+    pub(super) fn request(&mut self, key: Key, header: &Header, head: &[u8]) -> Result<(), Violation> {
+        let conn = self.conns.get(key).expect("looked up by the caller");
+        if self.early {
+            return Err(Violation::protocol("REQUEST before WELCOME"));
+        }
+        if conn.peer_goes {
+            return Err(Violation::protocol("REQUEST behind GOAWAY"));
+        }
+        let (id, block) = head.split_first_chunk::<REQUEST_ID_LEN>().expect("the head was gathered whole");
+        check_block(block)?;
+        let opening = Opening { id: *id, block, channel: conn.channel, origin: key.index(), hops: 0 };
+        self.counters.requests += 1;
+        self.open_request(key, header, &opening)
+    }
+
+    /// Opens the stream, from a consumer or a link.
+    pub(super) fn open_request(&mut self, key: Key, header: &Header, opening: &Opening<'_>) -> Result<(), Violation> {
+        let stream = header.stream;
+        let conn = self.conns.get(key).expect("looked up by the caller");
+        if conn.opened.get(stream).is_some() {
+            return Err(Violation::protocol(format!("REQUEST on stream {stream}, which is in use")));
+        }
+        if let Some((code, why)) = self.refusal(conn) {
+            return self.refuse_request(key, header, opening, code, why);
+        }
+        let request = self.new_request(key, header, opening);
+        let deadline = request.deadline;
+        self.channels[opening.channel as usize].requests += 1;
+        let request = self.requests.insert(request);
+        let timer = self.wheel.insert(deadline, super::timers::request_token(request));
+        self.requests.get_mut(request).expect("just inserted").timer = Some(timer);
+        let conn = self.conns.get_mut(key).expect("looked up by the caller");
+        conn.opened.set(stream, Opened::Active(request));
+        self.dispatch(request);
+        Ok(())
+    }
+
+    /// Why no new request is taken now.
+    fn refusal(&self, conn: &Conn) -> Option<(Code, &'static str)> {
+        let limits = &self.options.limits;
+        if self.draining.is_some() {
+            Some((Code::Draining, "the broker is shutting down"))
+        } else if conn.side == Side::Consumer && conn.opened.active() >= limits.max_streams {
+            Some((Code::Overloaded, "max_streams requests are open on this connection"))
+        } else if self.held > limits.core_buffer / 4 * 3 {
+            Some((Code::Overloaded, "the broker's buffers are nearly full (core_buffer)"))
+        } else {
+            None
+        }
+    }
+
+    fn refuse_request(
+        &mut self,
+        key: Key,
+        header: &Header,
+        opening: &Opening<'_>,
+        code: Code,
+        why: &str,
+    ) -> Result<(), Violation> {
+        let window = self.channels[opening.channel as usize].window;
+        let max_streams = self.options.limits.max_streams;
+        let conn = self.conns.get_mut(key).expect("looked up by the caller");
+        // even a REQUEST that ends with this frame holds its id until its body has been read
+        conn.opened.set(header.stream, Opened::Discard { granted: window, refused: true });
+        if conn.opened.refused() > max_streams && conn.side == Side::Consumer {
+            return Err(Violation::new(Code::Flood, format!("{max_streams} refused requests were not ended")));
+        }
+        self.counters.failed[usize::from(code.to_wire())] += 1;
+        self.stage_error(key, header.stream, code, Flags::NONE, why);
+        Ok(())
+    }
+
+    fn new_request(&self, key: Key, header: &Header, opening: &Opening<'_>) -> Request {
+        let limits = &self.options.limits;
+        let timeout = match header.arg {
+            0 => limits.default_timeout,
+            ms => Duration::from_millis(u64::from(ms)).min(limits.max_timeout),
+        };
+        let conn = self.conns.get(key).expect("looked up by the caller");
+        let head = (!opening.block.is_empty()).then(|| Box::from(opening.block));
+        // a link's sender keeps the body for a second attempt itself
+        let keeps = header.flags.has(Flags::RETRY) && conn.side == Side::Consumer;
+        let replay = keeps.then(|| Box::new(Replay { head: head.clone(), body: Vec::new() }));
+        let granted = self.channels[opening.channel as usize].window;
+        Request {
+            id: opening.id,
+            channel: opening.channel,
+            flags: header.flags,
+            consumer: Some((key, header.stream)),
+            provider: None,
+            provider_done: false,
+            answering: false,
+            deadline: self.now + timeout,
+            timer: None,
+            opened_at: self.now,
+            up: Flow { granted, head, ..Flow::default() },
+            down: Flow { credit: conn.window, ..Flow::default() },
+            replay,
+            place: None,
+            origin: opening.origin,
+            hops: opening.hops,
+        }
+    }
+
+    /// DATA's header, from the opener.
+    pub(super) fn request_data(&mut self, key: Key, header: &Header) -> Result<(), Violation> {
+        let conn = self.conns.get(key).expect("looked up by the caller");
+        let stream = header.stream;
+        let ended = match conn.opened.get(stream) {
+            Some(Opened::Active(request)) => self.requests.get(request).is_none_or(|request| request.up.received_end),
+            Some(Opened::Discard { .. }) => false,
+            None => true,
+        };
+        if ended {
+            return Err(Violation::protocol(format!("DATA on stream {stream}, which is not open in this direction")));
+        }
+        Ok(())
+    }
+
+    /// Body bytes of REQUEST or DATA, from the opener.
+    #[inline]
+    pub(super) fn request_body<L: Leases>(
+        &mut self,
+        key: Key,
+        stream: u32,
+        body: Body<'_>,
+        end: bool,
+        leases: &L,
+    ) -> Result<(), Violation> {
+        let conn = self.conns.get_mut(key).expect("looked up by the caller");
+        match conn.opened.get(stream) {
+            Some(Opened::Active(request)) => self.active_body(request, stream, body, end, leases),
+            Some(Opened::Discard { granted, refused }) => {
+                let n = body.len() as u32;
+                let Some(granted) = granted.checked_sub(n) else { return Err(beyond_credit(stream)) };
+                self.counters.bytes_discarded += u64::from(n);
+                if end {
+                    conn.opened.remove(stream);
+                    self.close_if_finished(key);
+                } else {
+                    conn.opened.set(stream, Opened::Discard { granted, refused });
+                }
+                Ok(())
+            }
+            None => unreachable!("stream {stream} left the table in the middle of its frame"),
+        }
+    }
+
+    fn active_body<L: Leases>(
+        &mut self,
+        key: Key,
+        stream: u32,
+        body: Body<'_>,
+        end: bool,
+        leases: &L,
+    ) -> Result<(), Violation> {
+        let request = self.requests.get_mut(key).expect("an active stream's request is in the table");
+        if !request.up.take_granted(body.len()) {
+            return Err(beyond_credit(stream));
+        }
+        if request.replay.is_some() {
+            self.keep_for_retry(key, body);
+        }
+        let request = self.requests.get_mut(key).expect("as above");
+        if request.provider_done {
+            // the answer is on its way out; nobody wants these bytes any more
+            self.counters.bytes_discarded += body.len() as u64;
+            request.up.received_end |= end;
+            return Ok(());
+        }
+        self.forward(key, Dir::Up, body, end, leases);
+        Ok(())
+    }
+
+    /// Keeps a copy of a RETRY request's body, while it is within one window.
+    fn keep_for_retry(&mut self, key: Key, body: Body<'_>) {
+        let request = self.requests.get_mut(key).expect("looked up by the caller");
+        let window = self.channels[request.channel as usize].window as usize;
+        let Some(replay) = &mut request.replay else { return };
+        if replay.body.len() + body.len() > window {
+            self.held -= replay.body.len();
+            request.replay = None;
+            return;
+        }
+        replay.body.extend_from_slice(body.bytes);
+        self.held += body.len();
+    }
+
+    /// CANCEL from the opener.
+    pub(super) fn cancel(&mut self, key: Key, stream: u32, code: u16) {
+        let conn = self.conns.get_mut(key).expect("looked up by the caller");
+        match conn.opened.get(stream) {
+            None => {}
+            Some(Opened::Discard { .. }) => {
+                conn.opened.remove(stream);
+                self.close_if_finished(key);
+            }
+            Some(Opened::Active(request)) => {
+                // the opener has now ended its direction, so its id is free with the terminal frame
+                self.requests.get_mut(request).expect("an active stream's request").up.received_end = true;
+                // a consumer may only cancel; another core passes its reason on
+                let code = if conn.side == Side::Consumer { None } else { Code::from_wire(code) };
+                self.end_request(request, code.unwrap_or(Code::Cancelled), "cancelled by the consumer");
+            }
+        }
+    }
+}
+
+/// Checks a header block with its size in front; empty for none.
+pub(super) fn check_block(block: &[u8]) -> Result<(), Violation> {
+    if block.is_empty() {
+        return Ok(());
+    }
+    check_header_block(&block[2..]).map_err(|bad| Violation::protocol(bad.to_string()))
+}
+
+pub(super) fn beyond_credit(stream: u32) -> Violation {
+    Violation::new(Code::FlowControl, format!("stream {stream}: more body bytes than were granted"))
+}

@@ -1,0 +1,279 @@
+//! One direction of one request: credit on both sides, and what waits between them.
+//!
+//! ```text
+//!   upstream ── granted ──►  queue  ── credit ──► downstream
+//!            ◄── owed ──── bytes that have left, granted again in large steps (§4)
+//! ```
+//!
+//! Invariants:
+//! - `granted` is what upstream may still send; `queue.len() + owed + granted` never exceeds the window upstream
+//!   was promised, so a direction holds at most one window.
+//! - Nothing is staged beyond `credit`.
+
+use std::collections::VecDeque;
+
+use crate::base::{Leases, Piece};
+use crate::protocol::{Code, Flags};
+
+/// Which way body bytes go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Dir {
+    /// Consumer to provider: REQUEST, DATA.
+    Up,
+    /// Provider to consumer: RESPONSE, DATA.
+    Down,
+}
+
+/// Body bytes in hand: always readable as a slice; a piece too where they lie in a leased buffer.
+#[derive(Clone, Copy)]
+pub(super) struct Body<'a> {
+    pub bytes: &'a [u8],
+    pub piece: Option<Piece>,
+}
+
+impl<'a> Body<'a> {
+    pub(super) const EMPTY: Body<'static> = Body { bytes: &[], piece: None };
+
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub(super) fn split(self, at: usize) -> (Body<'a>, Body<'a>) {
+        let (head, tail) = self.bytes.split_at(at);
+        let part = |from, len| self.piece.map(|piece| piece.part(from, len));
+        (Body { bytes: head, piece: part(0, at) }, Body { bytes: tail, piece: part(at, tail.len()) })
+    }
+}
+
+/// An error that ends a direction behind the bytes still queued.
+#[derive(Debug)]
+pub(super) struct Trailer {
+    pub code: Code,
+    pub flags: Flags,
+    pub text: String,
+}
+
+/// One direction of a request. See the module's page.
+#[derive(Debug, Default)]
+pub(super) struct Flow {
+    /// Bytes upstream may still send.
+    pub granted: u32,
+    /// Bytes that have left and were not granted again yet.
+    pub owed: u32,
+    /// Bytes about to leave a second time (a RETRY), whose credit was given the first time.
+    pub uncredited: u32,
+    /// Bytes credited so far, for `uncredited` of the next attempt. Only kept for RETRY.
+    pub credited: u32,
+    /// Bytes downstream still takes.
+    pub credit: u32,
+    /// What deficit round robin owes this stream.
+    pub deficit: u32,
+    /// Upstream has sent END (or its ERROR).
+    pub received_end: bool,
+    /// The opening frame (REQUEST or RESPONSE) is staged.
+    pub opened: bool,
+    /// END or a terminal frame is staged.
+    pub ended: bool,
+    /// Waits for its turn on the connection downstream.
+    pub in_ring: bool,
+    /// Entries of the header block for the opening frame, with the size in front.
+    pub head: Option<Box<[u8]>>,
+    /// What ends the direction in place of END.
+    pub trailer: Option<Box<Trailer>>,
+    /// Bytes received and not staged.
+    pub queue: ByteQueue,
+}
+
+impl Flow {
+    /// Nothing is left to stage.
+    pub(super) fn is_drained(&self) -> bool {
+        self.queue.is_empty() && (!self.received_end || self.ended)
+    }
+
+    /// Something could be staged now: bytes within credit, the opening frame, or the end.
+    pub(super) fn is_ready(&self) -> bool {
+        if self.ended {
+            return false;
+        }
+        if self.queue.is_empty() { self.received_end || !self.opened } else { self.credit > 0 || !self.opened }
+    }
+
+    /// Takes `n` received bytes off what upstream was granted; `false` where it had not been granted so much.
+    #[must_use]
+    pub(super) fn take_granted(&mut self, n: usize) -> bool {
+        match u32::try_from(n).ok().and_then(|n| self.granted.checked_sub(n)) {
+            Some(left) => {
+                self.granted = left;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// `n` bytes have left: they will be owed to upstream, except those of a second attempt.
+    pub(super) fn left(&mut self, n: u32) {
+        let again = n.min(self.uncredited);
+        self.uncredited -= again;
+        self.owed += n - again;
+        self.credited = self.credited.saturating_add(n - again);
+    }
+}
+
+/// Bytes in order, as chunks on the heap or as leased pieces.
+#[derive(Debug, Default)]
+pub(super) struct ByteQueue {
+    chunks: VecDeque<Chunk>,
+    len: usize,
+    heap: usize,
+    leased: usize,
+}
+
+/// One stretch of a [`ByteQueue`].
+#[derive(Debug)]
+pub(super) enum Chunk {
+    /// `bytes` from `offset` on.
+    Heap { bytes: Vec<u8>, offset: usize },
+    /// A piece of which the queue owns one count.
+    Lease(Piece),
+}
+
+/// Smallest heap chunk allocated: a peer that sends byte by byte fills these, rather than one allocation a byte.
+const MIN_CHUNK: usize = 512;
+/// Largest chunk that is appended to rather than begun anew.
+const MAX_CHUNK: usize = 64 * 1024;
+
+impl ByteQueue {
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Bytes of heap memory held: what `core_buffer` counts.
+    pub(super) fn heap(&self) -> usize {
+        self.heap
+    }
+
+    pub(super) fn has_leases(&self) -> bool {
+        self.leased > 0
+    }
+
+    pub(super) fn push_copy(&mut self, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        self.len += bytes.len();
+        self.heap += bytes.len();
+        if let Some(Chunk::Heap { bytes: last, .. }) = self.chunks.back_mut()
+            && last.len() + bytes.len() <= MAX_CHUNK
+        {
+            last.extend_from_slice(bytes);
+            return;
+        }
+        let mut chunk = Vec::with_capacity(bytes.len().max(MIN_CHUNK));
+        chunk.extend_from_slice(bytes);
+        self.chunks.push_back(Chunk::Heap { bytes: chunk, offset: 0 });
+    }
+
+    /// Appends a piece; the queue now owns one count of its lease.
+    pub(super) fn push_lease(&mut self, piece: Piece) {
+        self.len += piece.len as usize;
+        self.leased += 1;
+        self.chunks.push_back(Chunk::Lease(piece));
+    }
+
+    /// Takes up to `max` bytes from the front, as one stretch. `retain` is called where a piece is split in two.
+    pub(super) fn pop(&mut self, max: usize, retain: impl FnOnce(Piece)) -> Option<Chunk> {
+        if max == 0 {
+            return None;
+        }
+        let front = self.chunks.pop_front()?;
+        match front {
+            Chunk::Lease(piece) if piece.len as usize > max => {
+                retain(piece);
+                self.chunks.push_front(Chunk::Lease(piece.part(max, piece.len as usize - max)));
+                self.len -= max;
+                Some(Chunk::Lease(piece.part(0, max)))
+            }
+            Chunk::Lease(piece) => {
+                self.len -= piece.len as usize;
+                self.leased -= 1;
+                Some(Chunk::Lease(piece))
+            }
+            Chunk::Heap { bytes, offset } if bytes.len() - offset > max => {
+                let part = bytes[offset..offset + max].to_vec();
+                self.chunks.push_front(Chunk::Heap { bytes, offset: offset + max });
+                self.len -= max;
+                self.heap -= max;
+                Some(Chunk::Heap { bytes: part, offset: 0 })
+            }
+            Chunk::Heap { bytes, offset } => {
+                self.len -= bytes.len() - offset;
+                self.heap -= bytes.len() - offset;
+                Some(Chunk::Heap { bytes, offset })
+            }
+        }
+    }
+
+    /// Copies all leased pieces to the heap and gives their leases back.
+    pub(super) fn settle(&mut self, leases: &impl Leases) {
+        for chunk in &mut self.chunks {
+            if let Chunk::Lease(piece) = *chunk {
+                let bytes = leases.bytes(piece).to_vec();
+                self.heap += bytes.len();
+                leases.release(piece);
+                *chunk = Chunk::Heap { bytes, offset: 0 };
+            }
+        }
+        self.leased = 0;
+    }
+
+    /// Empties the queue; leases go to `released`.
+    pub(super) fn clear(&mut self, released: &mut Vec<Piece>) {
+        for chunk in self.chunks.drain(..) {
+            if let Chunk::Lease(piece) = chunk {
+                released.push(piece);
+            }
+        }
+        (self.len, self.heap, self.leased) = (0, 0, 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn bytes_come_out_as_they_went_in(steps in prop::collection::vec((prop::collection::vec(any::<u8>(), 0..3000), 0usize..4000), 1..60)) {
+            let mut queue = ByteQueue::default();
+            let (mut put, mut got) = (Vec::new(), Vec::new());
+            for (bytes, take) in steps {
+                queue.push_copy(&bytes);
+                put.extend_from_slice(&bytes);
+                if let Some(Chunk::Heap { bytes, offset }) = queue.pop(take, |_| ()) {
+                    prop_assert!(bytes.len() - offset <= take);
+                    got.extend_from_slice(&bytes[offset..]);
+                }
+                prop_assert_eq!(queue.len(), put.len() - got.len());
+                prop_assert_eq!(queue.heap(), queue.len());
+            }
+            while let Some(Chunk::Heap { bytes, offset }) = queue.pop(usize::MAX, |_| ()) {
+                got.extend_from_slice(&bytes[offset..]);
+            }
+            prop_assert_eq!(put, got);
+        }
+    }
+
+    #[test]
+    fn credit_of_a_second_attempt_is_not_given_twice() {
+        let mut flow = Flow { uncredited: 10, ..Flow::default() };
+        flow.left(4);
+        assert_eq!((flow.owed, flow.uncredited), (0, 6));
+        flow.left(10);
+        assert_eq!((flow.owed, flow.uncredited, flow.credited), (4, 0, 4));
+    }
+}

@@ -1,0 +1,190 @@
+//! Other cores, as one more kind of connection.
+//!
+//! Between every two cores there are two links, one for the requests of each. A link speaks the protocol of the
+//! wire, so that a request that crosses it is, on the core it comes from, a request whose provider is the link, and
+//! on the core it goes to, one whose consumer is. Two frames are the links' own:
+//!
+//! ```text
+//!   0xC0 LINK_REQUEST   channel (16), origin u32, hops u8, then as REQUEST
+//!   0xC1 CAPACITY       channel (16), capacity u32, in use u32: the sender's providers of a spread channel
+//! ```
+//!
+//! Credit crosses unspent: a link's sender grants its own source only what the far side has granted it, so that a
+//! direction holds one window in all, however many cores it crosses.
+
+use std::hash::BuildHasher;
+
+use foldhash::quality::FixedState;
+
+use super::conn::{Conn, Phase, Side};
+use super::consumer::{Opening, check_block};
+use super::rx::Violation;
+use super::{Core, Key};
+use crate::base::ChannelId;
+use crate::protocol::{HEADER_LEN, Header, REQUEST_ID_LEN};
+
+/// LINK_REQUEST.
+pub(super) const REQUEST: u8 = 0xC0;
+/// CAPACITY.
+const CAPACITY: u8 = 0xC1;
+/// What LINK_REQUEST has in front of a REQUEST's payload, in bytes.
+pub(super) const REQUEST_HEAD: usize = 16 + 4 + 1;
+const CAPACITY_LEN: usize = 16 + 4 + 4;
+/// Links a request may cross before it stays where it is: providers that come and go must not send it in circles.
+const MAX_HOPS: u8 = 4;
+
+/// Which of the two links between a pair of cores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkKind {
+    /// The sender's requests.
+    Requests,
+    /// Answers to the receiver's requests.
+    Answers,
+}
+
+pub(super) fn is_known(kind: u8) -> bool {
+    matches!(kind, REQUEST | CAPACITY)
+}
+
+pub(super) fn encode_head(channel: ChannelId, origin: u32, hops: u8) -> [u8; REQUEST_HEAD] {
+    let mut head = [0; REQUEST_HEAD];
+    head[..16].copy_from_slice(channel.as_bytes());
+    head[16..20].copy_from_slice(&origin.to_le_bytes());
+    head[20] = hops;
+    head
+}
+
+impl Core {
+    pub(super) fn open_links(&mut self) {
+        for core in 0..self.options.cores {
+            let mut open = |side| {
+                let mut conn = Conn::new(side, Phase::Open, self.now, format!("core {core}"));
+                conn.window = crate::protocol::MAX_CREDIT;
+                self.conns.insert(conn)
+            };
+            if core == self.options.core {
+                // a key that finds nothing: a core has no link to itself
+                self.links_in.push(Key::unpack(u64::MAX));
+                self.links_out.push(Key::unpack(u64::MAX));
+            } else {
+                self.links_in.push(open(Side::LinkIn(core)));
+                self.links_out.push(open(Side::LinkOut(core)));
+            }
+        }
+    }
+
+    /// A frame of the links' own.
+    pub(super) fn link_frame(&mut self, key: Key, header: &Header, head: &[u8]) -> Result<bool, Violation> {
+        let (id, rest) = head.split_first_chunk::<16>().expect("the head was gathered whole");
+        let channel = self.channel_index(ChannelId::from_bytes(*id));
+        if header.kind == CAPACITY {
+            let (capacity, in_use) = rest.split_first_chunk::<4>().expect("as above");
+            let in_use = u32::from_le_bytes(in_use.try_into().expect("as above"));
+            self.capacity(key, channel, u32::from_le_bytes(*capacity), in_use);
+            return Ok(false);
+        }
+        let (origin, rest) = rest.split_first_chunk::<4>().expect("as above");
+        let (&hops, rest) = rest.split_first().expect("as above");
+        let (id, block) = rest.split_first_chunk::<REQUEST_ID_LEN>().expect("as above");
+        check_block(block)?;
+        let opening = Opening { id: *id, block, channel, origin: u32::from_le_bytes(*origin), hops };
+        let window = self.channels[channel as usize].window;
+        let conn = self.conns.get_mut(key).expect("links stay open");
+        conn.window = window;
+        self.open_request(key, header, &opening)?;
+        Ok(true)
+    }
+
+    /// Another core's word on its providers.
+    fn capacity(&mut self, key: Key, channel: u32, capacity: u32, in_use: u32) {
+        let Some(Side::LinkIn(core)) = self.conns.get(key).map(|conn| conn.side) else { return };
+        let state = &mut self.channels[channel as usize];
+        let Some(remote) = state.remotes.get_mut(usize::from(core)) else { return };
+        let had = remote.capacity > 0;
+        (remote.capacity, remote.in_use) = (capacity, in_use);
+        // what waits here without a provider of its own goes where there is one, or learns that there is none left
+        if state.providers == 0 && state.queued > 0 && (capacity > 0 || had) {
+            self.no_provider_left(channel);
+        }
+    }
+
+    /// Which other core a request is handed to: chosen once, by the keyed hash of its id, of two cores with
+    /// providers the one with the smaller share in use. `None`: this core, which then has providers or nobody has.
+    pub(super) fn choose_core(&self, request: Key) -> Option<u16> {
+        let request = self.requests.get(request).expect("looked up by the caller");
+        let channel = &self.channels[request.channel as usize];
+        if request.hops >= MAX_HOPS || request.hops > 0 && channel.capacity > 0 && channel.providers > 0 {
+            return None;
+        }
+        let own = if channel.providers > 0 { channel.capacity } else { 0 };
+        let load = |core: u16| {
+            if core == self.options.core {
+                return (u64::from(own), u64::from(channel.in_use) + u64::from(channel.queued));
+            }
+            let remote = channel.remotes[usize::from(core)];
+            (u64::from(remote.capacity), u64::from(remote.in_use))
+        };
+        let total: u64 = (0..self.options.cores).map(|core| load(core).0).sum();
+        if total == 0 {
+            return None;
+        }
+        let pick = |random: u64| {
+            let mut at = random % total;
+            (0..self.options.cores).find(|&core| {
+                let capacity = load(core).0;
+                let found = at < capacity;
+                at = at.wrapping_sub(capacity);
+                found
+            })
+        };
+        let hash = FixedState::with_seed(self.options.secret ^ 1).hash_one(request.id);
+        let (first, second) = (pick(hash >> 32)?, pick(hash & 0xffff_ffff)?);
+        let ((capacity_1, in_use_1), (capacity_2, in_use_2)) = (load(first), load(second));
+        let chosen = if in_use_2 * capacity_1 < in_use_1 * capacity_2 { second } else { first };
+        (chosen != self.options.core).then_some(chosen)
+    }
+
+    /// Hands a request to another core.
+    pub(super) fn assign_link(&mut self, request: Key, core: u16) {
+        let link = self.links_out[usize::from(core)];
+        let stream = self.open_stream(link, request, false);
+        let state = self.requests.get_mut(request).expect("looked up by the caller");
+        let channel = &mut self.channels[state.channel as usize];
+        channel.remotes[usize::from(core)].in_use += 1;
+        state.provider = Some((link, stream));
+        state.up.credit = channel.window;
+        state.down.granted = channel.window;
+        self.counters.passed_on += 1;
+    }
+
+    /// Remembers to tell the other cores of a spread channel's providers here.
+    pub(super) fn note_news(&mut self, channel: u32) {
+        let state = &mut self.channels[channel as usize];
+        if state.spread && !state.has_news {
+            state.has_news = true;
+            self.news.push(channel);
+        }
+    }
+
+    /// Tells them, once a turn.
+    pub(super) fn publish_news(&mut self) {
+        for channel in std::mem::take(&mut self.news) {
+            let state = &mut self.channels[channel as usize];
+            state.has_news = false;
+            let capacity = if state.providers > 0 { state.capacity } else { 0 };
+            let mut frame = [0; HEADER_LEN + CAPACITY_LEN];
+            let header = Header { kind: CAPACITY, ..Header::new(crate::protocol::FrameType::Hello, 0) };
+            frame[..HEADER_LEN].copy_from_slice(&header.length(CAPACITY_LEN as u32).encode());
+            frame[HEADER_LEN..][..16].copy_from_slice(state.id.as_bytes());
+            frame[HEADER_LEN + 16..][..4].copy_from_slice(&capacity.to_le_bytes());
+            frame[HEADER_LEN + 20..].copy_from_slice(&(state.in_use + state.queued).to_le_bytes());
+            for core in 0..self.options.cores {
+                let link = self.links_out[usize::from(core)];
+                if let Some(conn) = self.conns.get_mut(link) {
+                    conn.out.control(&mut self.spare, &frame);
+                    self.set_dirty(link);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! Frames from whoever answers streams: providers, and links out to other cores.
+
+use super::Core;
+use super::conn::{Conn, Side};
+use super::consumer::{beyond_credit, check_block};
+use super::ending::Ending;
+use super::flow::{Body, Dir, Trailer};
+use super::rx::Violation;
+use super::streams::Assigned;
+use crate::base::{Key, Leases};
+use crate::protocol::{Code, Flags, FrameType, Header};
+
+impl Core {
+    /// RESPONSE: the answer begins. Its body follows.
+    pub(super) fn response(&mut self, key: Key, header: &Header, head: &[u8]) -> Result<(), Violation> {
+        check_block(head)?;
+        let stream = header.stream;
+        let conn = self.conns.get_mut(key).expect("looked up by the caller");
+        let Some(assigned) = assigned(conn, stream).filter(|assigned| !assigned.begun) else {
+            return Err(not_open("RESPONSE", stream));
+        };
+        assigned.begun = true;
+        if let Some(request) = assigned.request {
+            let state = self.requests.get_mut(request).expect("an assigned request is in the table");
+            state.answering = true;
+            if !head.is_empty() {
+                state.down.head = Some(Box::from(head));
+            }
+            self.drop_replay(request);
+        }
+        Ok(())
+    }
+
+    /// DATA's header, from the answering side.
+    pub(super) fn response_data(&mut self, key: Key, header: &Header) -> Result<(), Violation> {
+        let conn = self.conns.get_mut(key).expect("looked up by the caller");
+        match assigned(conn, header.stream) {
+            Some(assigned) if assigned.begun => Ok(()),
+            _ => Err(not_open("DATA", header.stream)),
+        }
+    }
+
+    /// Body bytes of RESPONSE or DATA, from the answering side.
+    #[inline]
+    pub(super) fn response_body<L: Leases>(
+        &mut self,
+        key: Key,
+        stream: u32,
+        body: Body<'_>,
+        end: bool,
+        leases: &L,
+    ) -> Result<(), Violation> {
+        let conn = self.conns.get_mut(key).expect("looked up by the caller");
+        let is_link = conn.side.is_link();
+        let assigned = assigned(conn, stream).expect("an id stays in use until its terminal frame is read");
+        let Some(request) = assigned.request else {
+            let Some(granted) = assigned.granted.checked_sub(body.len() as u32) else {
+                return Err(beyond_credit(stream));
+            };
+            assigned.granted = granted;
+            self.counters.bytes_discarded += body.len() as u64;
+            if end {
+                self.provider_ended(key, stream);
+            }
+            return Ok(());
+        };
+        let state = self.requests.get_mut(request).expect("an assigned request is in the table");
+        if !state.down.take_granted(body.len()) {
+            return Err(beyond_credit(stream));
+        }
+        if state.is_oneway() && !is_link {
+            // a one-way answer goes no further, but its sender must not stall on it
+            state.down.left(body.len() as u32);
+            self.counters.bytes_discarded += body.len() as u64;
+            if end {
+                self.provider_ended(key, stream);
+                self.end_oneway(request);
+            } else {
+                self.credit_source(request, Dir::Down);
+            }
+            return Ok(());
+        }
+        if end {
+            self.provider_ended(key, stream);
+        }
+        self.forward(request, Dir::Down, body, end, leases);
+        Ok(())
+    }
+
+    /// ERROR on a stream, from the answering side: its terminal frame.
+    pub(super) fn provider_error(&mut self, key: Key, header: &Header, text: &str) -> Result<(), Violation> {
+        let stream = header.stream;
+        let conn = self.conns.get_mut(key).expect("looked up by the caller");
+        let side = conn.side;
+        let Some(request) = assigned(conn, stream).map(|assigned| assigned.request) else {
+            return Err(not_open("ERROR", stream));
+        };
+        self.provider_ended(key, stream);
+        let Some(request) = request else { return Ok(()) };
+        // a provider's own code is for people (§6); another core's is the broker's
+        let code = match side {
+            Side::LinkOut(_) => Code::from_wire(header.code).unwrap_or(Code::Internal),
+            _ => Code::Application,
+        };
+        if code == Code::ProviderLost && self.try_again(request) {
+            return Ok(());
+        }
+        let state = self.requests.get_mut(request).expect("an assigned request is in the table");
+        if state.is_oneway() && side == Side::Provider {
+            self.end_oneway(request);
+            return Ok(());
+        }
+        let started = if side == Side::Provider { Flags::STARTED } else { Flags(header.flags.0 & Flags::STARTED.0) };
+        if code == Code::Application && !state.down.queue.is_empty() {
+            // what the provider sent before its error is delivered before it
+            state.down.received_end = true;
+            state.down.trailer = Some(Box::new(Trailer { code, flags: started, text: text.to_owned() }));
+            return Ok(());
+        }
+        self.end(request, Ending { code, text, started: Some(started == Flags::STARTED), to_provider: None });
+        Ok(())
+    }
+
+    /// The terminal frame of this id was read: the id and the provider's slot are free. Where the request has not
+    /// been sent whole, CANCEL says that no more will come (§3).
+    pub(super) fn provider_ended(&mut self, key: Key, stream: u32) {
+        let conn = self.conns.get_mut(key).expect("looked up by the caller");
+        let assigned = conn.assigned.remove(stream as usize - 1);
+        if let Some(request) = assigned.request {
+            let state = self.requests.get_mut(request).expect("an assigned request is in the table");
+            state.provider = None;
+            state.provider_done = true;
+            state.down.received_end = true;
+            let cut_short = state.up.opened && !state.up.ended;
+            state.up.ended = true;
+            self.held -= state.up.queue.heap();
+            state.up.queue.clear(&mut self.released);
+            self.drop_replay(request);
+            if cut_short {
+                let frame = Header::new(FrameType::Cancel, stream).code(Code::Cancelled).encode();
+                self.stage_frame(key, &frame);
+            }
+        }
+        self.slot_freed(key, assigned.counted);
+    }
+
+    /// A provider holds one request less.
+    pub(super) fn slot_freed(&mut self, key: Key, counted: bool) {
+        let conn = self.conns.get_mut(key).expect("looked up by the caller");
+        if conn.side != Side::Provider {
+            return;
+        }
+        let channel = conn.channel;
+        if counted {
+            conn.in_use -= 1;
+            self.channels[channel as usize].in_use -= 1;
+            self.note_news(channel);
+        } else {
+            conn.overdue -= 1;
+        }
+        self.update_available(key);
+        if self.channels[channel as usize].queued > 0 {
+            self.serve_queue(channel);
+        }
+        self.close_if_finished(key);
+    }
+
+    /// A provider said HELLO.
+    pub(super) fn provider_joined(&mut self, key: Key) {
+        let conn = self.conns.get_mut(key).expect("looked up by the caller");
+        conn.serving = true;
+        let (channel, capacity) = (conn.channel, conn.max_concurrent);
+        let state = &mut self.channels[channel as usize];
+        state.providers += 1;
+        state.capacity = state.capacity.saturating_add(capacity);
+        self.note_news(channel);
+        self.update_available(key);
+        self.serve_queue(channel);
+    }
+
+    /// A provider takes nothing new any more: it said GOAWAY, or is gone, or is told to go.
+    pub(super) fn provider_leaves(&mut self, key: Key) {
+        let conn = self.conns.get_mut(key).expect("looked up by the caller");
+        conn.serving = false;
+        let (channel, capacity) = (conn.channel, conn.max_concurrent);
+        let state = &mut self.channels[channel as usize];
+        state.providers -= 1;
+        state.capacity = state.capacity.saturating_sub(capacity);
+        self.note_news(channel);
+        self.update_available(key);
+        if self.channels[channel as usize].providers == 0 {
+            self.no_provider_left(channel);
+        }
+    }
+
+    /// Puts the provider on its channel's list of available ones, or takes it off.
+    pub(super) fn update_available(&mut self, key: Key) {
+        let conn = self.conns.get_mut(key).expect("looked up by the caller");
+        let available = &mut self.channels[conn.channel as usize].available;
+        match (conn.available_at, conn.takes_more()) {
+            (None, true) => {
+                conn.available_at = Some(available.len() as u32);
+                available.push(key);
+            }
+            (Some(at), false) => {
+                conn.available_at = None;
+                available.swap_remove(at as usize);
+                if let Some(&moved) = available.get(at as usize) {
+                    self.conns.get_mut(moved).expect("listed providers are connected").available_at = Some(at);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// A provider's connection is gone, or about to be: its requests go elsewhere or end.
+    pub(super) fn detach_provider(&mut self, key: Key) {
+        let conn = self.conns.get(key).expect("looked up by the caller");
+        let channel = conn.channel;
+        if conn.serving {
+            self.provider_leaves(key);
+        }
+        let conn = self.conns.get_mut(key).expect("as above");
+        let all = std::mem::take(&mut conn.assigned);
+        (conn.in_use, conn.overdue) = (0, 0);
+        for (_, Assigned { request, counted, .. }) in all {
+            self.channels[channel as usize].in_use -= u32::from(counted);
+            let Some(request) = request else { continue };
+            self.requests.get_mut(request).expect("an assigned request is in the table").provider = None;
+            if self.try_again(request) {
+                continue;
+            }
+            if self.requests.get(request).is_some_and(|state| state.consumer.is_none()) {
+                self.counters.oneway_lost += 1;
+                self.forget(request);
+            } else {
+                self.end_request(request, Code::ProviderLost, "the provider's connection ended");
+            }
+        }
+        self.note_news(channel);
+    }
+}
+
+/// The state of an id this side picked.
+fn assigned(conn: &mut Conn, stream: u32) -> Option<&mut Assigned> {
+    conn.assigned.get_mut((stream as usize).checked_sub(1)?)
+}
+
+fn not_open(what: &str, stream: u32) -> Violation {
+    Violation::protocol(format!("{what} on stream {stream}, which is not open for it"))
+}
