@@ -4,6 +4,7 @@
 pub mod buffer;
 pub mod channel;
 pub mod keys;
+pub mod limits;
 pub mod time;
 pub mod wheel;
 
