@@ -1,1 +1,47 @@
-//! The client library, for tokio programs.
+//! The client library, for tokio programs: [`Consumer`] sends requests, [`Provider`] answers them.
+//!
+//! ```text
+//!   Consumer ─┐                 ┌─ Response          one tokio task a connection reads and writes it;
+//!             ├─ link ─ connection ─ session         handles work on the same session, under its lock
+//!   Provider ─┘   │             └─ Request
+//!                 └ reconnects, moves on at GOAWAY
+//! ```
+//!
+//! - [`session`] is one connection's protocol state: pure, no I/O and no clock.
+//! - `connection` drives a session over a socket; `link` keeps a connection there, whatever happens.
+//! - [`Consumer`], [`Provider`], [`ConsumerPool`], [`Request`] and [`Response`] are the handles of users.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use corelay::client::Consumer;
+//!
+//! # async fn example() -> Result<(), corelay::client::Error> {
+//! let consumer = Consumer::connect("127.0.0.1:9090", "orders").await?;
+//! let response = consumer.send("two apples", Duration::from_secs(5)).await?;
+//! println!("{:?}", response.bytes().await?);
+//! # Ok(())
+//! # }
+//! ```
+
+mod addrs;
+mod body;
+mod consumer;
+mod error;
+mod metrics;
+mod options;
+mod provider;
+mod request;
+mod response;
+
+pub use addrs::{Addr, Addrs, Channel};
+pub use body::Body;
+pub use consumer::{Consumer, ConsumerPool, RequestBuilder, ServerInfo};
+pub use error::{Error, ErrorKind};
+pub use metrics::Metrics;
+pub use options::{Options, Retry, Token};
+pub use provider::{Outcome, Provider};
+pub use request::{Cancellation, Request, RequestReader, Responder};
+pub use response::{Response, ResponseReader};
+
+pub use crate::base::ChannelId;
+pub use crate::protocol::{Code, Headers};

@@ -387,6 +387,12 @@ impl Core {
         self.actions.pop_front()
     }
 
+    /// Which core this is.
+    #[must_use]
+    pub fn number(&self) -> u16 {
+        self.options.core
+    }
+
     /// What happened so far.
     #[must_use]
     pub fn counters(&self) -> &Counters {

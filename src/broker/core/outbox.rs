@@ -200,6 +200,13 @@ impl Outbox {
         None
     }
 
+    /// Another core took the batch that was out.
+    pub(super) fn delivered(&mut self) {
+        self.sending = false;
+        self.sent_to += self.in_flight as u64;
+        self.in_flight = 0;
+    }
+
     /// The socket takes bytes again.
     pub(super) fn unblock(&mut self) {
         self.blocked_since = None;

@@ -401,6 +401,24 @@ impl Core {
         }
     }
 
+    /// The batch that was out on this link is now the other core's.
+    pub fn link_sent(&mut self, now: Time, to: u16, kind: LinkKind) {
+        self.now = now;
+        let links = if kind == LinkKind::Requests { &self.links_out } else { &self.links_in };
+        let key = links[usize::from(to)];
+        let conn = self.conns.get_mut(key).expect("links stay open");
+        self.held -= std::mem::take(&mut conn.out.counted);
+        conn.out.delivered();
+        if conn.out.pending() > 0 || !conn.out.ring.is_empty() {
+            self.set_dirty(key);
+        }
+    }
+
+    /// Keeps the buffers of a batch another core sent, for output of this one.
+    pub fn recycle(&mut self, batch: Batch) {
+        self.spare.recycle(batch, &mut self.released);
+    }
+
     /// The socket is full: what it did not take leaves the receive buffers.
     fn blocked<L: Leases>(&mut self, key: Key, leases: &L) {
         let conn = self.conns.get_mut(key).expect("looked up by the caller");
