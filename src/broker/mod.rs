@@ -4,10 +4,11 @@ mod admission;
 pub mod core;
 mod cpus;
 mod listener;
+mod machine;
 mod mesh;
 pub mod options;
 mod server;
 mod shard;
 
-pub use self::options::{ChannelOptions, Cores, Io, ListenAddr, ServerOptions};
+pub use self::options::*;
 pub use self::server::{Server, ServerError, Stopper};

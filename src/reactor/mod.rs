@@ -18,18 +18,29 @@ pub mod mesh;
 pub mod pool;
 pub mod sys;
 #[allow(missing_docs)]
-pub mod uring { pub type Uring = super::epoll::Epoll; }
+pub mod uring {
+    pub type Uring = super::epoll::Epoll;
+}
 pub use pool::Pool;
 
 /// T.
 #[derive(Clone, Debug, Default)]
 #[allow(missing_docs)]
-pub struct Options { pub buffers: usize, pub buffer_size: usize, pub spin: Duration }
+pub struct Options {
+    pub buffers: usize,
+    pub buffer_size: usize,
+    pub spin: Duration,
+}
 /// T.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct SetupError(pub io::Error);
-#[allow(missing_docs)] impl Waker { pub fn wake(&self) { let _ = rustix::io::write(&*self.fd, &1u64.to_ne_bytes()); } }
+#[allow(missing_docs)]
+impl Waker {
+    pub fn wake(&self) {
+        let _ = rustix::io::write(&*self.fd, &1u64.to_ne_bytes());
+    }
+}
 
 use std::io;
 use std::os::fd::OwnedFd;
