@@ -94,7 +94,8 @@ fn stream_out_and_in(mut consumer: Wire, data: &[u8]) -> Vec<u8> {
     let id = uuid::Uuid::from_u128(1);
     consumer.send(Header::new(FrameType::Request, 1), id.as_bytes());
     send_body(&mut consumer, 1, FrameType::Data, data);
-    let first = consumer.expect(FrameType::Response);
+    let first = consumer.next_past_credit();
+    assert_eq!(first.kind, FrameType::Response);
     consumer.body(first)
 }
 

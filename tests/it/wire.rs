@@ -127,6 +127,16 @@ impl Wire {
         }
     }
 
+    /// The next frame that is no CREDIT: what was granted before the broker had read the last END.
+    pub fn next_past_credit(&mut self) -> Frame {
+        loop {
+            let frame = self.next().expect("the broker closed");
+            if frame.kind != FrameType::Credit {
+                return frame;
+            }
+        }
+    }
+
     /// The next frame, which must be of this type.
     pub fn expect(&mut self, kind: FrameType) -> Frame {
         let frame = self.next().unwrap_or_else(|| panic!("the broker closed, expected {kind:?}"));
