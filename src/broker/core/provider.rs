@@ -25,6 +25,8 @@ impl Core {
             state.answering = true;
             if !head.is_empty() {
                 state.down.head = Some(Box::from(head));
+                state.fixed += head.len();
+                self.held += head.len();
             }
             self.drop_replay(request);
         }
