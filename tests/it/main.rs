@@ -4,5 +4,6 @@
 #![allow(unreachable_pub)] // one binary: what its modules share is public to each other
 
 mod broker;
+mod fallback;
 mod tidy;
 mod wire;
