@@ -120,7 +120,7 @@ impl Core {
             deadline: self.now + timeout,
             timer: None,
             opened_at: self.now,
-            up: Flow { granted, head, ..Flow::default() },
+            up: Flow { granted, begun: true, head, ..Flow::default() },
             down: Flow { credit: conn.window, ..Flow::default() },
             replay,
             place: None,
