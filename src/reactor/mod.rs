@@ -13,11 +13,26 @@
 //! - A batch given to [`Reactor::send`] belongs to the reactor until its [`Event::Sent`] comes back.
 //! - Every socket added ends with exactly one [`Event::Closed`], after which its key is stale; or it is detached.
 
+mod listener;
+mod memory;
+pub mod mesh;
+mod options;
+pub mod pool;
+pub mod sys;
+pub mod uring;
+#[cfg(test)]
+mod tests;
+mod waker;
+
 use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use crate::base::{Batch, Leases, Piece};
+
+pub use self::options::Options;
+pub use self::pool::Pool;
+pub use self::uring::{SendMode, SetupError, Uring};
 
 /// A socket of a reactor: slot and generation, as one integer. Stale ones are ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
