@@ -38,7 +38,7 @@ fn refuse_io_uring() {
         SeccompAction::Errno(libc::EPERM as u32),
         std::env::consts::ARCH.try_into().unwrap(),
     );
-    let program = filter.unwrap().try_into().unwrap();
+    let program: seccompiler::BpfProgram = filter.unwrap().try_into().unwrap();
     seccompiler::apply_filter(&program).unwrap();
 }
 
@@ -65,7 +65,10 @@ fn serve(what: &str, args: &str) -> Launched {
     let addr = lines.map_while(Result::ok).find_map(|line| line.split_once("listening on ")?.1.parse().ok());
     match addr {
         Some(addr) => Launched { child, addr },
-        None => panic!("the broker did not start:\n{}", child.wait_with_output().map(|out| String::from_utf8_lossy(&out.stderr).into_owned()).unwrap()),
+        None => panic!(
+            "the broker did not start:\n{}",
+            child.wait_with_output().map(|out| String::from_utf8_lossy(&out.stderr).into_owned()).unwrap()
+        ),
     }
 }
 

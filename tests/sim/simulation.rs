@@ -84,7 +84,9 @@ impl Run {
         world.item_bytes = rng.pick(&[7, 300, 65_536]);
         world.pressed = rng.one_in(5);
         let shared = Shared {
-            max_body: rng.pick(&[100, 5000, 3 * limits.window as usize + 10, 60_000]).min(40 * limits.window as usize + 50),
+            max_body: rng
+                .pick(&[100, 5000, 3 * limits.window as usize + 10, 60_000])
+                .min(40 * limits.window as usize + 50),
             tainted: vec![false; channels.len()],
             default_timeout_ms: limits.default_timeout.as_millis() as u32,
             may_overload: true,
@@ -346,7 +348,9 @@ fn simulation() {
     let failure = failure.into_inner().unwrap();
     if let Some((seed, why)) = failure {
         eprintln!("seed {seed} failed after {seconds:.1} s: {why}");
-        eprintln!("replay: CORELAY_SIM_SEED={seed} cargo test -p corelay --no-default-features --features server --test sim simulation -- --nocapture");
+        eprintln!(
+            "replay: CORELAY_SIM_SEED={seed} cargo test -p corelay --no-default-features --features server --test sim simulation -- --nocapture"
+        );
         panic!("seed {seed} failed: {why}");
     }
     let (requests, answered) = (requests.into_inner(), answered.into_inner());
