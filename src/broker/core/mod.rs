@@ -229,16 +229,18 @@ impl Core {
         }
     }
 
-    /// A connection that another core's [`Action::Move`] sent here. Tell its handle with [`Core::attach`], then
-    /// give it its bytes with [`Core::received_moved`].
+    /// A connection that another core's [`Action::Move`] sent here. Tell its handle with [`Core::attach_moved`].
     pub fn moved_in(&mut self, now: Time, moved: &Moved) -> Key {
         self.now = now;
         self.stranger(moved.since, moved.peer.clone())
     }
 
-    /// The bytes a moved connection brought with it.
-    pub fn received_moved(&mut self, now: Time, key: Key, moved: &Moved) {
+    /// The reactor's name for a moved connection. The bytes it brought with it are looked at, and may move it on:
+    /// nothing is received before.
+    pub fn attach_moved(&mut self, now: Time, key: Key, handle: u64, moved: &Moved) {
         self.now = now;
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        conn.handle = handle;
         self.input(key, &moved.received, None, &NoLeases, moved.dealt);
     }
 
