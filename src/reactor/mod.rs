@@ -13,6 +13,7 @@
 //! - A batch given to [`Reactor::send`] belongs to the reactor until its [`Event::Sent`] comes back.
 //! - Every socket added ends with exactly one [`Event::Closed`], after which its key is stale; or it is detached.
 
+pub mod epoll;
 mod listener;
 mod memory;
 pub mod mesh;
@@ -30,6 +31,7 @@ use std::time::Duration;
 
 use crate::base::{Batch, Leases, Piece};
 
+pub use self::epoll::Epoll;
 pub use self::options::Options;
 pub use self::pool::Pool;
 pub use self::uring::{SendMode, SetupError, Uring};
