@@ -20,9 +20,9 @@ pub mod mesh;
 mod options;
 pub mod pool;
 pub mod sys;
-pub mod uring;
 #[cfg(test)]
 mod tests;
+pub mod uring;
 mod waker;
 
 use std::io;

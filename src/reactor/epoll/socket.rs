@@ -34,8 +34,7 @@ const STRETCHES: usize = 64;
 
 impl Epoll {
     pub(super) fn add_socket(&mut self, fd: OwnedFd, user: u64) -> Sock {
-        let socket =
-            Socket { fd, user, receive: None, readable: false, hung_up: false, queued: false, polling: false };
+        let socket = Socket { fd, user, receive: None, readable: false, hung_up: false, queued: false, polling: false };
         let key = self.sockets.insert(socket);
         assert!(key.index() < 1 << 31, "more sockets than slots");
         let socket = self.sockets.get(key).expect("just inserted");
