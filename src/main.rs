@@ -1,2 +1,5 @@
 //! The corelay command.
+
+mod config;
+
 fn main() {}
