@@ -108,7 +108,9 @@ fn nearest(key: &Key) -> Option<Key> {
     let plain = |key: &Key| format!("{}.{}", key.section, key.key);
     let score = |known: &Key| {
         let whole = alike(&plain(known), &plain(key));
-        whole.max(0.9 * alike(&known.key, &key.key))
+        // a key outside of any section stands where a section's name would
+        let last = if key.key.is_empty() { &key.section } else { &key.key };
+        whole.max(0.9 * alike(&known.key, last))
     };
     let scored = table::names().map(|known| (score(&known), known));
     // of equals the first in the table
