@@ -26,7 +26,9 @@ pub(super) fn choose(cores: &Cores) -> Result<Vec<usize>, String> {
         }
         Cores::List(list) => match list.iter().find(|cpu| !allowed.contains(cpu)) {
             _ if list.is_empty() => Err("an empty list of cores was given".to_owned()),
-            Some(cpu) => Err(format!("CPU {cpu} is not among those this process may use: {allowed:?} (taskset, cpuset)")),
+            Some(cpu) => {
+                Err(format!("CPU {cpu} is not among those this process may use: {allowed:?} (taskset, cpuset)"))
+            }
             None => Ok(list.clone()),
         },
     }
@@ -34,14 +36,16 @@ pub(super) fn choose(cores: &Cores) -> Result<Vec<usize>, String> {
 
 /// Whole CPUs of the cgroup's bandwidth limit (cgroup v2, cpu.max), if there is one.
 fn cgroup_quota() -> Option<usize> {
-    let own = std::fs::read_to_string("/proc/self/cgroup").ok()?;
-    let path = own.lines().find_map(|line| line.strip_prefix("0::"))?;
-    // the limit may be set on any ancestor
-    std::path::Path::new(path).ancestors().filter_map(|dir| {
-        let dir = dir.strip_prefix("/").unwrap_or(dir);
-        let text = std::fs::read_to_string(std::path::Path::new("/sys/fs/cgroup").join(dir).join("cpu.max")).ok()?;
-        parse_quota(&text)
-    }).min()
+    cgroup_files("cpu.max").filter_map(|text| parse_quota(&text)).min()
+}
+
+/// The contents of this control file of the process's cgroup and of its ancestors: each of them limits it.
+pub(super) fn cgroup_files(name: &str) -> impl Iterator<Item = String> {
+    let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let path = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
+    let dirs: Vec<_> =
+        std::path::Path::new("/sys/fs/cgroup").join(path).ancestors().map(|dir| dir.join(name)).collect();
+    dirs.into_iter().filter_map(|file| std::fs::read_to_string(file).ok())
 }
 
 fn parse_quota(text: &str) -> Option<usize> {

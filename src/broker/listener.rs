@@ -24,7 +24,7 @@ impl Listener {
     /// Binds and listens; connections wait in the kernel until a core accepts.
     pub(super) fn bind(addr: &ListenAddr) -> Result<Listener, ServerError> {
         let bound = match addr {
-            ListenAddr::Tcp(tcp) => bind_tcp(tcp),
+            ListenAddr::Tcp(tcp) => bind_tcp(*tcp),
             ListenAddr::Unix(path) => bind_unix(path),
         };
         bound.map_err(|source| ServerError::Bind { addr: addr.to_string(), hint: hint(&source, addr), source })
@@ -55,18 +55,7 @@ fn backlog() -> i32 {
     somaxconn.and_then(|text| text.trim().parse().ok()).unwrap_or(4096)
 }
 
-fn bind_tcp(addr: &str) -> io::Result<Listener> {
-    let mut last = io::Error::new(io::ErrorKind::NotFound, "the host name has no address");
-    for addr in std::net::ToSocketAddrs::to_socket_addrs(addr)? {
-        match bind_tcp_one(addr) {
-            Ok(listener) => return Ok(listener),
-            Err(error) => last = error,
-        }
-    }
-    Err(last)
-}
-
-fn bind_tcp_one(addr: SocketAddr) -> io::Result<Listener> {
+fn bind_tcp(addr: SocketAddr) -> io::Result<Listener> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
     // a restart must not wait for the last connections' TIME_WAIT
     socket.set_reuse_address(true)?;
@@ -77,7 +66,7 @@ fn bind_tcp_one(addr: SocketAddr) -> io::Result<Listener> {
     socket.listen(backlog())?;
     socket.set_nonblocking(true)?;
     let bound = socket.local_addr()?.as_socket().expect("a TCP socket has an IP address");
-    Ok(Listener { socket, addr: ListenAddr::Tcp(bound.to_string()), file: None })
+    Ok(Listener { socket, addr: ListenAddr::Tcp(bound), file: None })
 }
 
 fn bind_unix(path: &Path) -> io::Result<Listener> {

@@ -13,6 +13,7 @@ use super::admission::Admission;
 use super::core::{COPY_BELOW, Channel, Options};
 use super::cpus;
 use super::listener::Listener;
+use super::machine;
 use super::mesh::Mesh;
 use super::options::{Io, ListenAddr, ServerOptions};
 use super::shard::{Control, PoolSize, Shard};
@@ -33,9 +34,12 @@ pub enum ServerError {
         /// What the kernel said.
         source: io::Error,
     },
-    /// A limit makes no sense.
+    /// An address that is none.
     #[error(transparent)]
-    Limits(#[from] crate::base::limits::BadLimit),
+    Value(#[from] super::options::BadValue),
+    /// An option that can't work.
+    #[error(transparent)]
+    Option(#[from] super::options::BadOption),
     /// The CPUs asked for can't be had.
     #[error("{0}")]
     Cores(String),
@@ -79,11 +83,7 @@ impl Server {
     /// # Errors
     /// [`ServerError`], as [`Server::start`]; also for an address that is none.
     pub fn bind(addr: &str) -> Result<Server, ServerError> {
-        let listen = addr.parse().map_err(|bad: super::options::BadListenAddr| ServerError::Bind {
-            addr: addr.to_owned(),
-            hint: "expected host:port or unix:/path",
-            source: io::Error::new(io::ErrorKind::InvalidInput, bad.to_string()),
-        })?;
+        let listen = addr.parse()?;
         Server::start(ServerOptions {
             listen: vec![listen],
             cores: super::options::Cores::Count(1),
@@ -97,8 +97,9 @@ impl Server {
     /// # Errors
     /// [`ServerError`]: each says what to do.
     pub fn start(options: ServerOptions) -> Result<Server, ServerError> {
-        options.limits.validate()?;
+        options.validate()?;
         let cpus = cpus::choose(&options.cores).map_err(ServerError::Cores)?;
+        let options = machine::fit(options, cpus.len())?;
         let mut listeners = options.listen.iter().map(Listener::bind).collect::<Result<Vec<_>, _>>()?;
         let io = choose_io(&options)?;
         let control = Arc::new(Control::default());
@@ -122,7 +123,7 @@ impl Server {
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
         let tcp = self.addrs.iter().find_map(|addr| match addr {
-            ListenAddr::Tcp(tcp) => tcp.parse().ok(),
+            ListenAddr::Tcp(tcp) => Some(*tcp),
             ListenAddr::Unix(_) => None,
         });
         tcp.expect("the broker listens on TCP")
@@ -302,7 +303,7 @@ fn at(core: usize) -> impl Fn(io::Error) -> ServerError {
 fn channel(options: &super::options::ChannelOptions) -> Channel {
     Channel {
         id: options.id,
-        spread: options.spread.unwrap_or(1),
+        spread: options.spread,
         window: options.window,
         queue_requests: options.queue_requests,
         queue_bytes: options.queue_bytes,

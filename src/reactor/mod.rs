@@ -13,6 +13,35 @@
 //! - A batch given to [`Reactor::send`] belongs to the reactor until its [`Event::Sent`] comes back.
 //! - Every socket added ends with exactly one [`Event::Closed`], after which its key is stale; or it is detached.
 
+pub mod epoll;
+pub mod mesh;
+pub mod pool;
+pub mod sys;
+#[allow(missing_docs)]
+pub mod uring {
+    pub type Uring = super::epoll::Epoll;
+}
+pub use pool::Pool;
+
+/// T.
+#[derive(Clone, Debug, Default)]
+#[allow(missing_docs)]
+pub struct Options {
+    pub buffers: usize,
+    pub buffer_size: usize,
+    pub spin: Duration,
+}
+/// T.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct SetupError(pub io::Error);
+#[allow(missing_docs)]
+impl Waker {
+    pub fn wake(&self) {
+        let _ = rustix::io::write(&*self.fd, &1u64.to_ne_bytes());
+    }
+}
+
 use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -122,6 +151,9 @@ pub trait Reactor {
 
     /// Sends a batch; one a socket at a time.
     fn send(&mut self, sock: Sock, batch: Batch);
+
+    /// Closes the sending side (FIN) once what was sent is out; receiving goes on.
+    fn shutdown_write(&mut self, sock: Sock);
 
     /// Asks for one [`Event::Writable`].
     fn notify_writable(&mut self, sock: Sock);
