@@ -21,7 +21,7 @@ use std::path::PathBuf;
 use corelay::broker::ServerOptions;
 
 pub(crate) use error::{ConfigError, Origin};
-pub(crate) use units::{parse_duration, parse_size, show_duration, show_size};
+pub(crate) use units::{parse_duration, parse_size};
 
 /// What all sources together say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

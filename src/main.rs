@@ -1,5 +1,10 @@
 //! The corelay command.
 
+mod cli;
 mod config;
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::run()
+}
