@@ -37,7 +37,7 @@ struct Cli {
     /// What to log to stderr: error, warn, info, debug, trace, or a filter such as corelay=debug
     ///
     /// Default: info for serve, warn for all others.
-    #[arg(long, global = true, env = "CORELAY_LOG", value_name = "LEVEL", hide_env_values = true)]
+    #[arg(long, global = true, env = "CORELAY_LOG", value_name = "LEVEL", hide_env_values = true, display_order = 100)]
     log: Option<String>,
     #[command(subcommand)]
     command: Command,

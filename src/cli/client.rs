@@ -13,7 +13,7 @@ use crate::config::parse_duration;
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ServerArgs {
     /// The broker: host:port or unix:/path; several with commas between are tried in turn
-    #[arg(long, value_name = "ADDR", env = "CORELAY_SERVER", default_value = "127.0.0.1:9090")]
+    #[arg(long, value_name = "ADDR", env = "CORELAY_SERVER", hide_env_values = true, default_value = "127.0.0.1:9090")]
     server: String,
 }
 

@@ -26,7 +26,7 @@ use crate::config::parse_size;
 use file::Source;
 use provider::Providers;
 
-/// Show what it does: stream a file through a broker and back, then many small requests, and measure both
+/// Show what it does: a file streamed through a broker and back, many small requests, measured
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER)]
 pub(crate) struct Args {
@@ -47,7 +47,7 @@ pub(crate) struct Args {
 }
 
 const AFTER: &str = "\
-Broker, providers and consumer share this one process and its cores, so the figures are those of all of them
+Broker, providers and consumer share this one process and its cores, so the figures are those of all of them \
 together: a floor for what the broker does, not its limit.
 
 Examples:

@@ -28,7 +28,7 @@ pub(crate) struct Args {
 }
 
 const AFTER: &str = "\
-A round trip is one PING frame and its PONG, answered by the core that owns the connection: what the network, both
+A round trip is one PING frame and its PONG, answered by the core that owns the connection: what the network, both \
 kernels and the broker's loop take, without a provider.
 
 Examples:

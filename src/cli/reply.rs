@@ -38,8 +38,9 @@ The command finds these in its environment:
   CORELAY_REQUEST_ID     the request's id
   CORELAY_CHANNEL        the channel
   CORELAY_HEADER_<NAME>  each header, upper-cased, - as _ (content-type: CORELAY_HEADER_CONTENT_TYPE)
-A non-zero exit fails the request with the end of the command's stderr. When the consumer cancels, goes away or its
-timeout passes, the command's whole process group gets SIGTERM, and SIGKILL 2 s later. What a command leaves running
+
+A non-zero exit fails the request with the end of the command's stderr. When the consumer cancels, goes away or its \
+timeout passes, the command's whole process group gets SIGTERM, and SIGKILL 2 s later. What a command leaves running \
 behind it is killed.
 
 SIGTERM or SIGINT: no new requests, those in hand are finished (10 s at most), exit 0.

@@ -47,10 +47,10 @@ pub(crate) struct Args {
 }
 
 const AFTER: &str = "\
-Settings come from --config, then the environment (CORELAY_SECTION_KEY, as in CORELAY_LIMITS_WINDOW), then --set,
+Settings come from --config, then the environment (CORELAY_SECTION_KEY, as in CORELAY_LIMITS_WINDOW), then --set, \
 then the other flags; later ones win. --check-config prints every setting there is.
 
-SIGTERM or SIGINT drains: nothing new is taken, what is in flight may finish within limits.drain_timeout. A second
+SIGTERM or SIGINT drains: nothing new is taken, what is in flight may finish within limits.drain_timeout. A second \
 one ends at once.
 
 Examples:
