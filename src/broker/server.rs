@@ -224,8 +224,9 @@ impl Stopper {
 fn choose_io(options: &ServerOptions) -> Result<Io, ServerError> {
     match options.io {
         Io::Epoll => Ok(Io::Epoll),
-        wanted => match Uring::probe() {
-            Ok(()) => Ok(Io::Uring),
+        // the smallest there is: made and dropped, for what counts is whether the kernel lets us
+        wanted => match Uring::new(&reactor::Options { buffers: 16, entries: 16, ..reactor::Options::default() }) {
+            Ok(_) => Ok(Io::Uring),
             Err(error) if wanted == Io::Auto => {
                 warn!("io_uring can't be used, epoll takes its place: {error}");
                 Ok(Io::Epoll)
@@ -266,10 +267,11 @@ fn spawn(
             core_options,
             io,
             reactor: reactor::Options {
-                buffers: options.buffers,
-                buffer_size: options.buffer_size,
+                // validated to be at most 32,768 and 1 MiB
+                buffers: options.buffers as u32,
+                buffer_size: options.buffer_size as u32,
+                entries: options.ring_entries,
                 spin: options.spin,
-                ..reactor::Options::default()
             },
             cpu: options.pin.then_some(cpus[core]),
             listeners: listeners.iter().map(Listener::duplicate).collect::<Result<_, _>>().map_err(at(core))?,
@@ -342,11 +344,11 @@ impl Start {
         let _abort = AbortOnPanic(core);
         match self.io {
             Io::Epoll => {
-                let reactor = Epoll::new(self.reactor.clone())?;
+                let reactor = Epoll::new(&self.reactor).map_err(at(usize::from(core)))?;
                 self.serve(reactor)
             }
             Io::Uring | Io::Auto => {
-                let reactor = Uring::new(self.reactor.clone())?;
+                let reactor = Uring::new(&self.reactor)?;
                 self.serve(reactor)
             }
         }
@@ -382,9 +384,17 @@ impl Drop for AbortOnPanic {
 
 impl PoolSize for reactor::Pool {
     fn capacity(&self) -> usize {
-        reactor::Pool::capacity(self)
+        self.count() as usize
     }
     fn free(&self) -> usize {
-        reactor::Pool::free(self)
+        reactor::Pool::free(self) as usize
+    }
+}
+impl PoolSize for reactor::epoll::Pool {
+    fn capacity(&self) -> usize {
+        reactor::epoll::Pool::capacity(self)
+    }
+    fn free(&self) -> usize {
+        reactor::epoll::Pool::free(self)
     }
 }

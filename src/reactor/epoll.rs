@@ -31,24 +31,21 @@ const L: u64 = 1 << 63;
 const W: u64 = 1 << 62;
 #[allow(missing_docs)]
 impl Epoll {
-    pub fn new(o: Options) -> Result<Epoll, SetupError> {
-        let ep = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|e| SetupError(e.into()))?;
+    pub fn new(o: &Options) -> io::Result<Epoll> {
+        let ep = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|e| io::Error::from(e))?;
         let w = rustix::event::eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)
-            .map_err(|e| SetupError(e.into()))?;
-        epoll::add(&ep, &w, epoll::EventData::new_u64(W), epoll::EventFlags::IN).map_err(|e| SetupError(e.into()))?;
+            .map_err(|e| io::Error::from(e))?;
+        epoll::add(&ep, &w, epoll::EventData::new_u64(W), epoll::EventFlags::IN).map_err(|e| io::Error::from(e))?;
         Ok(Epoll {
             ep,
             waker: Waker { fd: std::sync::Arc::new(w) },
-            pool: Pool::new(o.buffers, o.buffer_size),
+            pool: Pool::new(o.buffers as usize, o.buffer_size as usize),
             socks: Slab::new(),
             listeners: vec![],
             events: VecDeque::new(),
             genr: 0,
             stopped: false,
         })
-    }
-    pub fn probe() -> Result<(), SetupError> {
-        Ok(())
     }
     fn get(&mut self, s: Sock) -> Option<&mut S> {
         self.socks.get_mut((s.0 & 0xffff_ffff) as usize).filter(|x| x.genr == (s.0 >> 32) as u32)
@@ -175,7 +172,7 @@ impl Reactor for Epoll {
             let d = e.data.u64();
             if d == W {
                 let mut b = [0; 8];
-                let _ = rustix::io::read(&*self.waker.fd, &mut b);
+                let _ = rustix::io::read(&self.waker.fd(), &mut b);
                 continue;
             }
             if d & L != 0 {
@@ -242,5 +239,59 @@ impl Reactor for Epoll {
     }
     fn next_event(&mut self) -> Option<Event> {
         self.events.pop_front()
+    }
+}
+
+use std::cell::{Cell, RefCell};
+
+/// Pool.
+#[derive(Debug)]
+#[allow(missing_docs)]
+pub struct Pool {
+    pub(crate) mem: Vec<Box<[u8]>>,
+    counts: Vec<Cell<u32>>,
+    gens: Vec<Cell<u32>>,
+    pub(crate) free: RefCell<Vec<u32>>,
+}
+#[allow(missing_docs)]
+impl Pool {
+    pub fn new(n: usize, size: usize) -> Pool {
+        Pool {
+            mem: (0..n).map(|_| vec![1u8; size].into_boxed_slice()).collect(),
+            counts: vec![Cell::new(0); n],
+            gens: vec![Cell::new(0); n],
+            free: RefCell::new((0..n as u32).collect()),
+        }
+    }
+    pub fn capacity(&self) -> usize {
+        self.mem.len()
+    }
+    pub fn free(&self) -> usize {
+        self.free.borrow().len()
+    }
+    pub(crate) fn lease(&mut self, buffer: u32, len: u32) -> Piece {
+        let b = buffer as usize;
+        self.counts[b].set(1);
+        self.gens[b].set(self.gens[b].get() + 1);
+        Piece { buffer, generation: self.gens[b].get(), offset: 0, len }
+    }
+}
+impl Leases for Pool {
+    fn bytes(&self, p: Piece) -> &[u8] {
+        assert!(self.counts[p.buffer as usize].get() > 0 && self.gens[p.buffer as usize].get() == p.generation);
+        &self.mem[p.buffer as usize][p.offset as usize..][..p.len as usize]
+    }
+    fn retain(&self, p: Piece) {
+        let c = &self.counts[p.buffer as usize];
+        assert!(c.get() > 0);
+        c.set(c.get() + 1)
+    }
+    fn release(&self, p: Piece) {
+        let c = &self.counts[p.buffer as usize];
+        assert!(c.get() > 0);
+        c.set(c.get() - 1);
+        if c.get() == 0 {
+            self.free.borrow_mut().push(p.buffer)
+        }
     }
 }

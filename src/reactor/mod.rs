@@ -13,40 +13,28 @@
 //! - A batch given to [`Reactor::send`] belongs to the reactor until its [`Event::Sent`] comes back.
 //! - Every socket added ends with exactly one [`Event::Closed`], after which its key is stale; or it is detached.
 
+#[allow(missing_docs)]
 pub mod epoll;
+mod listener;
+mod memory;
 pub mod mesh;
+mod options;
 pub mod pool;
 pub mod sys;
-#[allow(missing_docs)]
-pub mod uring {
-    pub type Uring = super::epoll::Epoll;
-}
-pub use pool::Pool;
-
-/// T.
-#[derive(Clone, Debug, Default)]
-#[allow(missing_docs)]
-pub struct Options {
-    pub buffers: usize,
-    pub buffer_size: usize,
-    pub spin: Duration,
-}
-/// T.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct SetupError(pub io::Error);
-#[allow(missing_docs)]
-impl Waker {
-    pub fn wake(&self) {
-        let _ = rustix::io::write(&*self.fd, &1u64.to_ne_bytes());
-    }
-}
+#[cfg(test)]
+mod tests;
+pub mod uring;
+mod waker;
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use crate::base::{Batch, Leases, Piece};
+
+pub use self::options::Options;
+pub use self::pool::Pool;
+pub use self::uring::{SendMode, SetupError, Uring};
 
 /// A socket of a reactor: slot and generation, as one integer. Stale ones are ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -152,7 +140,7 @@ pub trait Reactor {
     /// Sends a batch; one a socket at a time.
     fn send(&mut self, sock: Sock, batch: Batch);
 
-    /// Closes the sending side (FIN) once what was sent is out; receiving goes on.
+    /// Closes the sending side (FIN) behind what was sent; nothing may be in flight to be sent. Receiving goes on.
     fn shutdown_write(&mut self, sock: Sock);
 
     /// Asks for one [`Event::Writable`].

@@ -85,6 +85,8 @@ pub(super) struct Conn {
     pub peer_goes: bool,
     /// GOAWAY was sent to the peer.
     pub goes: bool,
+    /// The reactor was told to keep receiving.
+    pub receiving: bool,
     /// Provoked more frames than it reads; about to be closed.
     pub flooded: bool,
     /// Accepted, and once closing: since when.
@@ -137,6 +139,7 @@ impl Conn {
             serving: false,
             peer_goes: false,
             goes: false,
+            receiving: false,
             flooded: false,
             since: now,
             last_received: now,

@@ -8,6 +8,7 @@ use super::flow::{Body, Dir, Flow};
 use super::request::{Replay, Request};
 use super::rx::Violation;
 use super::streams::Opened;
+use crate::base::limits::REQUEST_STATE;
 use crate::base::{Key, Leases};
 use crate::protocol::{Code, Flags, Header, REQUEST_ID_LEN, check_header_block};
 
@@ -50,6 +51,7 @@ impl Core {
         }
         let request = self.new_request(key, header, opening);
         let deadline = request.deadline;
+        self.held += request.fixed;
         self.channels[opening.channel as usize].requests += 1;
         let request = self.requests.insert(request);
         let timer = self.wheel.insert(deadline, super::timers::request_token(request));
@@ -118,12 +120,13 @@ impl Core {
             deadline: self.now + timeout,
             timer: None,
             opened_at: self.now,
-            up: Flow { granted, head, ..Flow::default() },
+            up: Flow { granted, begun: true, head, ..Flow::default() },
             down: Flow { credit: conn.window, ..Flow::default() },
             replay,
             place: None,
             origin: opening.origin,
             hops: opening.hops,
+            fixed: REQUEST_STATE + opening.block.len(),
         }
     }
 

@@ -181,6 +181,7 @@ impl Core {
             owed: old.owed,
             credited: old.credited,
             uncredited: old.credited,
+            begun: true,
             received_end: old.received_end,
             head: replay.head.clone(),
             ..Flow::default()

@@ -68,6 +68,8 @@ pub(super) struct Flow {
     pub credit: u32,
     /// What deficit round robin owes this stream.
     pub deficit: u32,
+    /// Upstream has sent its opening frame (REQUEST or RESPONSE).
+    pub begun: bool,
     /// Upstream has sent END (or its ERROR).
     pub received_end: bool,
     /// The opening frame (REQUEST or RESPONSE) is staged.
@@ -92,7 +94,7 @@ impl Flow {
 
     /// Something could be staged now: bytes within credit, the opening frame, or the end.
     pub(super) fn is_ready(&self) -> bool {
-        if self.ended {
+        if self.ended || !self.begun {
             return false;
         }
         if self.queue.is_empty() { self.received_end || !self.opened } else { self.credit > 0 || !self.opened }

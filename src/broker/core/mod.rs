@@ -217,7 +217,15 @@ impl Core {
         match conn.phase {
             // until HELLO is read the connection may move, so nothing may be in flight on it between two receives
             Phase::Hello if self.options.cores > 1 => self.actions.push_back(Action::ReceiveOnce(handle)),
-            _ => self.actions.push_back(Action::Receive(handle)),
+            _ => self.keep_receiving(key),
+        }
+    }
+
+    /// Has the reactor receive on this connection from now on.
+    fn keep_receiving(&mut self, key: Key) {
+        let conn = self.conns.get_mut(key).expect("looked up by the caller");
+        if !std::mem::replace(&mut conn.receiving, true) {
+            self.actions.push_back(Action::Receive(conn.handle));
         }
     }
 

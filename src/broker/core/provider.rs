@@ -20,11 +20,17 @@ impl Core {
             return Err(not_open("RESPONSE", stream));
         };
         assigned.begun = true;
-        if let Some(request) = assigned.request {
+        let request = assigned.request;
+        let is_link = conn.side.is_link();
+        if let Some(request) = request {
             let state = self.requests.get_mut(request).expect("an assigned request is in the table");
             state.answering = true;
+            // a provider's answer to a one-way request goes no further
+            state.down.begun = is_link || !state.is_oneway();
             if !head.is_empty() {
                 state.down.head = Some(Box::from(head));
+                state.fixed += head.len();
+                self.held += head.len();
             }
             self.drop_replay(request);
         }

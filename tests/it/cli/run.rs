@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal};
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The command, with nothing in its environment that could change what it does.
-pub(crate) fn corelay(line: &[&str]) -> Command {
+pub fn corelay(line: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_corelay"));
     command.args(line);
     for (name, _) in std::env::vars_os() {
@@ -24,7 +24,7 @@ pub(crate) fn corelay(line: &[&str]) -> Command {
 
 /// A process that is ended with the test.
 #[derive(Debug)]
-pub(crate) struct Process(pub(crate) Child);
+pub struct Process(pub(crate) Child);
 
 impl Drop for Process {
     fn drop(&mut self) {
@@ -35,26 +35,26 @@ impl Drop for Process {
 
 impl Process {
     /// Starts it; stdin and stdout are ours.
-    pub(crate) fn start(command: &mut Command) -> Process {
+    pub fn start(command: &mut Command) -> Process {
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         Process(command.spawn().expect("the corelay binary starts"))
     }
 
-    pub(crate) fn stdin(&mut self) -> ChildStdin {
+    pub fn stdin(&mut self) -> ChildStdin {
         self.0.stdin.take().expect("stdin is piped")
     }
 
-    pub(crate) fn stdout(&mut self) -> BufReader<ChildStdout> {
+    pub fn stdout(&mut self) -> BufReader<ChildStdout> {
         BufReader::new(self.0.stdout.take().expect("stdout is piped"))
     }
 
-    pub(crate) fn signal(&self, signal: Signal) {
+    pub fn signal(&self, signal: Signal) {
         let id = Pid::from_child(&self.0);
         rustix::process::kill_process(id, signal).expect("it still runs");
     }
 
     /// Its exit code, when it has ended.
-    pub(crate) fn code(&mut self) -> Option<i32> {
+    pub fn code(&mut self) -> Option<i32> {
         let mut status = None;
         eventually("the process to end", || {
             status = self.0.try_wait().expect("a child of ours");
@@ -66,7 +66,7 @@ impl Process {
 
 /// Waits until `done`.
 #[track_caller]
-pub(crate) fn eventually(what: &str, mut done: impl FnMut() -> bool) {
+pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
     let started = Instant::now();
     while !done() {
         assert!(started.elapsed() < PATIENCE, "waited {PATIENCE:?} for {what}");
@@ -75,7 +75,7 @@ pub(crate) fn eventually(what: &str, mut done: impl FnMut() -> bool) {
 }
 
 /// Whether a process with this id is there, and no mere zombie.
-pub(crate) fn is_alive(id: &str) -> bool {
+pub fn is_alive(id: &str) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", id.trim())).unwrap_or_default();
     let state = stat.rsplit_once(") ").map(|(_, rest)| rest.as_bytes()[0]);
     state.is_some_and(|state| state != b'Z' && state != b'X')
@@ -83,19 +83,19 @@ pub(crate) fn is_alive(id: &str) -> bool {
 
 /// A broker on a port of its own.
 #[derive(Debug)]
-pub(crate) struct Broker {
-    pub(crate) process: Process,
-    pub(crate) addr: String,
+pub struct Broker {
+    pub process: Process,
+    pub addr: String,
     /// Held open, as whoever starts a broker does.
     _stdout: BufReader<ChildStdout>,
 }
 
 impl Broker {
-    pub(crate) fn start() -> Broker {
+    pub fn start() -> Broker {
         Broker::with(&[])
     }
 
-    pub(crate) fn with(more: &[&str]) -> Broker {
+    pub fn with(more: &[&str]) -> Broker {
         let mut command = corelay(&["serve", "--listen", "127.0.0.1:0", "--cores", "1", "--no-pin", "--log", "warn"]);
         let mut process = Process::start(command.args(more));
         let mut stdout = process.stdout();
@@ -106,25 +106,25 @@ impl Broker {
     }
 
     /// A subcommand that talks to this broker.
-    pub(crate) fn command(&self, line: &[&str]) -> Command {
+    pub fn command(&self, line: &[&str]) -> Command {
         let mut command = corelay(line);
         command.env("CORELAY_SERVER", &self.addr);
         command
     }
 
     /// A provider. It may not be connected yet when this returns: send requests with `--wait`.
-    pub(crate) fn reply(&self, line: &[&str]) -> Process {
+    pub fn reply(&self, line: &[&str]) -> Process {
         Process::start(self.command(&["reply"]).args(line))
     }
 
     /// A request with this body, to its end.
-    pub(crate) fn request(&self, line: &[&str], body: &[u8]) -> Output {
+    pub fn request(&self, line: &[&str], body: &[u8]) -> Output {
         finish(self.command(&["request"]).args(line), body)
     }
 }
 
 /// Runs a command to its end, with these bytes on its stdin.
-pub(crate) fn finish(command: &mut Command, stdin: &[u8]) -> Output {
+pub fn finish(command: &mut Command, stdin: &[u8]) -> Output {
     let mut child =
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
     let mut input = child.stdin.take().expect("stdin is piped");
@@ -138,25 +138,25 @@ pub(crate) fn finish(command: &mut Command, stdin: &[u8]) -> Output {
     output
 }
 
-pub(crate) fn text(bytes: &[u8]) -> String {
+pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
 /// Asserts the exit code, showing what was said where it is another.
 #[track_caller]
-pub(crate) fn assert_code(output: &Output, code: i32) {
+pub fn assert_code(output: &Output, code: i32) {
     assert_eq!(output.status.code(), Some(code), "stderr: {}", text(&output.stderr));
 }
 
 /// Reads exactly `len` bytes as text.
-pub(crate) fn read_text(from: &mut impl Read, len: usize) -> String {
+pub fn read_text(from: &mut impl Read, len: usize) -> String {
     let mut bytes = vec![0; len];
     from.read_exact(&mut bytes).expect("so many bytes");
     text(&bytes)
 }
 
 /// `len` bytes that no shift or repetition of a part resembles.
-pub(crate) fn noise(len: usize) -> Vec<u8> {
+pub fn noise(len: usize) -> Vec<u8> {
     let mut random = fastrand::Rng::with_seed(7);
     std::iter::repeat_with(|| random.u8(..)).take(len).collect()
 }
