@@ -1,7 +1,7 @@
 //! Starting processes, and waiting for what they do.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
+use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -92,12 +92,22 @@ pub struct Broker {
 
 impl Broker {
     pub fn start() -> Broker {
-        Broker::with(&[])
+        Broker::spawn(Broker::line().args(["--log", "warn"]))
     }
 
-    pub fn with(more: &[&str]) -> Broker {
-        let mut command = corelay(&["serve", "--listen", "127.0.0.1:0", "--cores", "1", "--no-pin", "--log", "warn"]);
-        let mut process = Process::start(command.args(more));
+    /// With its log to be read.
+    pub fn logging() -> (Broker, BufReader<ChildStderr>) {
+        let mut broker = Broker::spawn(Broker::line().args(["--log", "info"]).stderr(Stdio::piped()));
+        let log = broker.process.0.stderr.take().expect("stderr is piped");
+        (broker, BufReader::new(log))
+    }
+
+    fn line() -> Command {
+        corelay(&["serve", "--listen", "127.0.0.1:0", "--cores", "1", "--no-pin"])
+    }
+
+    fn spawn(command: &mut Command) -> Broker {
+        let mut process = Process::start(command);
         let mut stdout = process.stdout();
         let mut line = String::new();
         stdout.read_line(&mut line).expect("a line");
