@@ -4,6 +4,7 @@
 #![allow(unreachable_pub)] // one binary: what its modules share is public to each other
 
 mod broker;
+mod cli;
 mod fallback;
 mod tidy;
 mod wire;
