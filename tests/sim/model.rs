@@ -813,7 +813,7 @@ impl Client {
                 return true;
             }
             let len = shared.specs[stream.number as usize].up_len;
-            return self.more(world, id, len, self.habits.chunk, false);
+            return self.more(world, id, len, self.habits.chunk.max(4000), false);
         }
         if stream.terminal {
             return false;
@@ -826,7 +826,7 @@ impl Client {
             return false;
         }
         let _ = rng;
-        self.answer(world, id, shared, self.habits.chunk, false)
+        self.answer(world, id, shared, self.habits.chunk.max(4000), false)
     }
 
     fn grant_all(&mut self, world: &mut World, id: u32) -> bool {

@@ -85,6 +85,8 @@ pub(super) struct Conn {
     pub peer_goes: bool,
     /// GOAWAY was sent to the peer.
     pub goes: bool,
+    /// Came from another core: nothing is received before what it brought is looked at.
+    pub moved: bool,
     /// Provoked more frames than it reads; about to be closed.
     pub flooded: bool,
     /// Accepted, and once closing: since when.
@@ -138,6 +140,7 @@ impl Conn {
             peer_goes: false,
             goes: false,
             flooded: false,
+            moved: false,
             since: now,
             last_received: now,
             pings: 0,

@@ -103,6 +103,10 @@ impl Core {
         if matches!(conn.phase, Phase::Closing | Phase::Lingering) {
             return;
         }
+        if conn.phase == Phase::Hello && self.options.cores > 1 {
+            // received on by single receives so far, and perhaps none is out: its FIN would go unnoticed
+            self.actions.push_back(Action::Receive(conn.handle));
+        }
         self.detach(key);
         let conn = self.conns.get_mut(key).expect("looked up above");
         conn.phase = Phase::Closing;
