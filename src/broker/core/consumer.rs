@@ -114,6 +114,7 @@ impl Core {
             consumer: Some((key, header.stream)),
             provider: None,
             provider_done: false,
+            handed: false,
             answering: false,
             deadline: self.now + timeout,
             timer: None,

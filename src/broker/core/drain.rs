@@ -112,6 +112,8 @@ impl Core {
         conn.phase = Phase::Closing;
         conn.since = self.now;
         conn.out.ring.clear();
+        // what is still sent belongs to requests that have ended, or have gone to another provider
+        conn.out.forget_marks();
         self.rearm(key);
         self.set_dirty(key);
     }
@@ -173,6 +175,8 @@ impl Core {
             Side::Provider => self.detach_provider(key),
             Side::LinkIn(_) | Side::LinkOut(_) => unreachable!("links stay open"),
         }
+        // the channel's index may be let again while the connection lingers
+        self.conns.get_mut(key).expect("looked up above").channel = u32::MAX;
         self.channels[channel as usize].connections -= 1;
         self.drop_unused(channel);
     }

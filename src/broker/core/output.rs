@@ -273,7 +273,7 @@ impl Core {
     fn stage_trailer(&mut self, key: Key, dir: Dir) {
         let flow = self.requests.get_mut(key).expect("looked up by the caller").flow(dir);
         let trailer = flow.trailer.take().expect("looked up by the caller");
-        let started = Some(trailer.flags.has(Flags::STARTED));
+        let started = Some(trailer.started);
         self.end(key, super::ending::Ending { code: trailer.code, text: &trailer.text, started, to_provider: None });
     }
 

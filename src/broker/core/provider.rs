@@ -114,14 +114,14 @@ impl Core {
             self.end_oneway(request);
             return Ok(());
         }
-        let started = if side == Side::Provider { Flags::STARTED } else { Flags(header.flags.0 & Flags::STARTED.0) };
+        let started = side == Side::Provider || state.handed || header.flags.has(Flags::STARTED);
         if code == Code::Application && !state.down.queue.is_empty() {
             // what the provider sent before its error is delivered before it
             state.down.received_end = true;
-            state.down.trailer = Some(Box::new(Trailer { code, flags: started, text: text.to_owned() }));
+            state.down.trailer = Some(Box::new(Trailer { code, started, text: text.to_owned() }));
             return Ok(());
         }
-        self.end(request, Ending { code, text, started: Some(started == Flags::STARTED), to_provider: None });
+        self.end(request, Ending { code, text, started: Some(started), to_provider: None });
         Ok(())
     }
 
