@@ -61,7 +61,11 @@ impl Core {
             }
         }
         for key in self.sockets() {
-            self.start_closing(key);
+            match self.conns.get(key).map(|conn| conn.phase) {
+                // it has had no GOAWAY
+                Some(Phase::Hello) => self.goodbye(key, Code::Draining, "the broker has shut down"),
+                _ => self.start_closing(key),
+            }
         }
         // each closing connection has a timer of its own from here on
         self.draining = Some(Time::MAX);
