@@ -127,7 +127,7 @@ impl Core {
     pub(super) fn finish_closing(&mut self, key: Key) {
         let now = self.now;
         let Some(conn) = self.conns.get_mut(key) else { return };
-        if conn.phase != Phase::Closing || conn.out.pending() > 0 {
+        if conn.phase != Phase::Closing || !conn.out.is_empty() {
             return;
         }
         conn.phase = Phase::Lingering;

@@ -66,9 +66,9 @@ impl Outbox {
         self.waiting + self.in_flight + self.control.len()
     }
 
-    /// Nothing is left to send.
+    /// Nothing is left to send, and nothing is with the reactor (a batch may be all control frames).
     pub(super) fn is_empty(&self) -> bool {
-        self.pending() == 0 && self.ring.is_empty()
+        self.pending() == 0 && self.ring.is_empty() && !self.sending && self.parked.is_none()
     }
 
     /// Bytes waiting that no credit and no window bounds.
