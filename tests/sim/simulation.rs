@@ -241,6 +241,11 @@ impl Run {
         }
         self.world.check_wakeups();
         self.world.check();
+        assert!(!self.shared.told_lost || self.shared.providers_lost > 0, "PROVIDER_LOST, but none was lost");
+        for (number, spec) in self.shared.specs.iter().enumerate() {
+            let live = spec.seen_by.iter().filter(|&&provider| !self.shared.dead[provider]).count();
+            assert!(live <= 1, "request {number} was delivered twice, and no provider was lost: {:?}", spec.seen_by);
+        }
         self.check_outcomes();
     }
 
