@@ -72,8 +72,9 @@ impl Core {
         if !state.down.take_granted(body.len()) {
             return Err(beyond_credit(stream));
         }
-        if state.is_oneway() && !is_link {
-            // a one-way answer goes no further, but its sender must not stall on it
+        if state.is_oneway() && (!is_link || state.consumer.is_none()) {
+            // a one-way answer goes no further, but its sender must not stall on it; another core's is the broker's
+            // own, and goes to the consumer, unless a first provider was lost after the consumer had been answered
             state.down.left(body.len() as u32);
             self.counters.bytes_discarded += body.len() as u64;
             if end {
