@@ -616,9 +616,11 @@ impl Client {
         }
         let headers = rng.one_in(4);
         let timeout_ms = rng.pick(&[0, 0, 5, 50, 1000, 60_000]);
+        // refused, it must not hold its id: more than max_streams of those are a flood
+        let surplus = self.streams.len() >= welcome.max_streams as usize;
         let spec = Spec {
             channel: self.channel,
-            up_len: rng.length(shared.max_body),
+            up_len: if surplus { 0 } else { rng.length(shared.max_body) },
             down_len: rng.length(shared.max_body),
             flags,
             timeout_ms,
@@ -641,7 +643,7 @@ impl Client {
         let bytes: Vec<u8> = body(number, true, 0, n).collect();
         stream.send.at = n;
         stream.send.credit -= n as u64;
-        stream.send.ended = n == spec.up_len && !rng.one_in(4);
+        stream.send.ended = n == spec.up_len && (surplus || !rng.one_in(4));
         let block = if headers { header_block(number, true) } else { Vec::new() };
         let flags = flags | Flags::HEADERS.only_if(headers) | Flags::END.only_if(stream.send.ended);
         let header = Header::new(FrameType::Request, id).flags(flags).arg(timeout_ms);
