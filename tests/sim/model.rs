@@ -30,6 +30,8 @@ pub(crate) struct Spec {
     /// A provider ended it with this text.
     pub(crate) error: Option<String>,
     pub(crate) outcome: Option<Outcome>,
+    /// Its consumer has broken the protocol: its bytes may be anything.
+    pub(crate) hostile: bool,
 }
 
 /// How a request ended for its consumer.
@@ -422,7 +424,7 @@ impl Client {
         match kind {
             FrameType::Data => {
                 assert!(!stream.recv.ended && !stream.cancelled, "{name}: DATA behind END or CANCEL");
-                let strict = stream.number != FOREIGN;
+                let strict = stream.number != FOREIGN && !shared.specs[stream.number as usize].hostile;
                 take(&name, stream.number, &mut stream.recv, payload, true, strict);
                 stream.recv.ended = end;
                 self.check_request_end(shared, id);
@@ -454,7 +456,7 @@ impl Client {
 
     fn check_request_end(&self, shared: &Shared, id: u32) {
         let stream = &self.streams[&id];
-        if stream.recv.ended && stream.number != FOREIGN {
+        if stream.recv.ended && stream.number != FOREIGN && !shared.specs[stream.number as usize].hostile {
             let len = shared.specs[stream.number as usize].up_len;
             assert_eq!(stream.recv.at, len, "{self}: length of request {}", stream.number);
         }
@@ -630,6 +632,7 @@ impl Client {
             answered: false,
             error: None,
             outcome: None,
+            hostile: false,
         };
         let mut stream = Stream {
             number,
@@ -858,7 +861,9 @@ impl Client {
             shared.providers_lost += 1;
         } else {
             for stream in self.streams.values().filter(|stream| !stream.terminal) {
-                shared.specs[stream.number as usize].outcome = Some(Outcome::Lost);
+                let spec = &mut shared.specs[stream.number as usize];
+                spec.outcome = Some(Outcome::Lost);
+                spec.hostile = true;
             }
         }
         let id = rng.pick(&[0, 1, 1, 2, 3, 7, 5000, u32::MAX]);
