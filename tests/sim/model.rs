@@ -538,7 +538,7 @@ impl Client {
             self.goaway_sent = true;
             return self.send(world, Header::new(FrameType::GoAway, 0), &[b"bye"]);
         }
-        if self.is_consumer() && rng.one_in(4) && !self.goaway_sent {
+        if self.is_consumer() && rng.one_in(10) && !self.goaway_sent {
             return self.open(world, shared, rng);
         }
         let ids: Vec<u32> = self.streams.keys().copied().collect();

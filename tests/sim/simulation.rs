@@ -46,10 +46,10 @@ fn limits(rng: &mut Rng) -> Limits {
         write_timeout: if quick { ms(800) } else { Duration::from_secs(30) },
         default_timeout: rng.pick(&[ms(100), ms(5000), ms(30_000)]),
         cancel_grace: rng.pick(&[ms(1), ms(50), ms(5000)]),
-        queue_requests: rng.pick(&[0, 1, 5, 1000]),
-        queue_bytes: rng.pick(&[10, 3000, 1 << 20]),
+        queue_requests: rng.pick(&[0, 1, 5, 1000, 1000, 1000, 1000]),
+        queue_bytes: rng.pick(&[10, 3000, 1 << 20, 1 << 20, 1 << 20]),
         connection_buffer: rng.pick(&[1, 300, 5000, 65_536]),
-        core_buffer: rng.pick(&[2000, 50_000, 1 << 24, 1 << 24, 1 << 24]),
+        core_buffer: rng.pick(&[2000, 50_000, 50_000, 1 << 24, 1 << 24, 1 << 24, 1 << 24, 1 << 24, 1 << 24]),
         drain_timeout: rng.pick(&[ms(1), ms(200), ms(5000)]),
         ..Limits::default()
     }
