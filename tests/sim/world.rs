@@ -432,7 +432,9 @@ impl World {
 
     /// A core's turn, but for its sockets: mesh, deadlines, output. Nothing happens on one that sleeps.
     pub(crate) fn turn(&mut self, shard: usize, items: usize) -> bool {
-        if self.shards[shard].sleep == Sleep::Asleep {
+        let core = &self.shards[shard].core;
+        let due = core.next_deadline().is_some_and(|at| at <= self.now);
+        if self.shards[shard].sleep == Sleep::Asleep && !due {
             return false;
         }
         let pulled = self.pull(shard, items);
