@@ -77,8 +77,10 @@ pub struct Uring {
     completions: Vec<Completion>,
 }
 
-/// Completions in one wait before the caller has his turn, give or take what one entry brings.
-const MOST_COMPLETIONS: usize = 2048;
+/// Completions in one wait before the caller has his turn, give or take what one entry brings. The kernel (6.13 and
+/// later) brings about 20 an entry. Gathering 1,000 connections' messages into 8, a turn of 256 cost a seventh less
+/// CPU than one of 20, for its sends are fuller; larger ones cost more again, for the caches.
+const MOST_COMPLETIONS: usize = 256;
 /// Entries into the kernel in one wait, where it is short of memory or the completions overflow.
 const MOST_ENTRIES: usize = 256;
 
