@@ -60,7 +60,8 @@ fn what_does_not_belong_ends_a_consumers_connection() {
     use FrameType::{Cancel, Credit, Data, Error, GoAway, Hello, Ping, Pong, Request, Response, Welcome};
     let begun: (Header, &[u8]) = (new(Response, 1), b"x");
     let long = vec![b'x'; 200];
-    let cases: Vec<(&[(Header, &[u8])], Header, &[u8], Code)> = vec![
+    type Case<'a> = (&'a [(Header, &'a [u8])], Header, &'a [u8], Code);
+    let cases: Vec<Case<'_>> = vec![
         (&[], new(Hello, 0), b"", Code::Protocol),
         (&[], new(Welcome, 0), b"", Code::Protocol),
         (&[], new(Request, 1), &[0; 16], Code::Protocol),
