@@ -17,9 +17,7 @@ use super::machine;
 use super::mesh::Mesh;
 use super::options::{Io, ListenAddr, ServerOptions};
 use super::shard::{Control, PoolSize, Shard};
-use crate::reactor::epoll::Epoll;
-use crate::reactor::uring::Uring;
-use crate::reactor::{self, Reactor, Waker};
+use crate::reactor::{self, Epoll, Reactor, Uring, Waker};
 
 /// Why a broker did not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -388,13 +386,5 @@ impl PoolSize for reactor::Pool {
     }
     fn free(&self) -> usize {
         reactor::Pool::free(self) as usize
-    }
-}
-impl PoolSize for reactor::epoll::Pool {
-    fn capacity(&self) -> usize {
-        reactor::epoll::Pool::capacity(self)
-    }
-    fn free(&self) -> usize {
-        reactor::epoll::Pool::free(self)
     }
 }

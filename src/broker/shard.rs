@@ -182,8 +182,7 @@ where
                 let key = core.moved_in(now, &moved);
                 let sock = reactor.add(fd, key.pack());
                 ips.insert(sock.0, ip);
-                core.attach(key, sock.0);
-                core.received_moved(now, key, &moved);
+                core.attach_moved(now, key, sock.0, &moved);
             }
         });
         self.act();
@@ -232,7 +231,12 @@ where
         let ip = self.ips.remove(&handle).flatten();
         match self.reactor.detach(Sock(handle)) {
             Some(fd) => self.mesh.send(core, Item::Conn { fd, ip, moved }),
-            None => self.admission.leave(ip),
+            // nothing is in flight between two single receives: this is a fault, and must not leak the connection
+            None => {
+                warn!("a connection could not be moved to core {core}; it is closed");
+                self.admission.leave(ip);
+                self.reactor.close(Sock(handle), true);
+            }
         }
     }
 

@@ -13,7 +13,6 @@
 //! - A batch given to [`Reactor::send`] belongs to the reactor until its [`Event::Sent`] comes back.
 //! - Every socket added ends with exactly one [`Event::Closed`], after which its key is stale; or it is detached.
 
-#[allow(missing_docs)]
 pub mod epoll;
 mod listener;
 mod memory;
@@ -32,6 +31,7 @@ use std::time::Duration;
 
 use crate::base::{Batch, Leases, Piece};
 
+pub use self::epoll::Epoll;
 pub use self::options::Options;
 pub use self::pool::Pool;
 pub use self::uring::{SendMode, SetupError, Uring};

@@ -46,10 +46,10 @@ fn limits(rng: &mut Rng) -> Limits {
         write_timeout: if quick { ms(800) } else { Duration::from_secs(30) },
         default_timeout: rng.pick(&[ms(100), ms(5000), ms(30_000)]),
         cancel_grace: rng.pick(&[ms(1), ms(50), ms(5000)]),
-        queue_requests: rng.pick(&[0, 1, 5, 1000]),
-        queue_bytes: rng.pick(&[10, 3000, 1 << 20]),
+        queue_requests: rng.pick(&[0, 1, 5, 1000, 1000, 1000, 1000]),
+        queue_bytes: rng.pick(&[10, 3000, 1 << 20, 1 << 20, 1 << 20]),
         connection_buffer: rng.pick(&[1, 300, 5000, 65_536]),
-        core_buffer: rng.pick(&[2000, 50_000, 1 << 24, 1 << 24, 1 << 24]),
+        core_buffer: rng.pick(&[2000, 50_000, 50_000, 1 << 24, 1 << 24, 1 << 24, 1 << 24, 1 << 24, 1 << 24]),
         drain_timeout: rng.pick(&[ms(1), ms(200), ms(5000)]),
         ..Limits::default()
     }
@@ -94,7 +94,7 @@ impl Run {
             max_frame: limits.max_frame,
             ..Shared::default()
         };
-        let steps = rng.pick(&[200, 600, 1500]);
+        let steps = rng.pick(&[200, 1000, 1000, 5000]);
         trace!(world, "{cores} cores, {steps} steps, {limits:?}");
         let drains = rng.one_in(5);
         Run { world, clients: Vec::new(), shared, rng, channels, limits, steps, drains }
@@ -132,11 +132,13 @@ impl Run {
         let sock = self.rng.below(self.world.socks.len().max(1));
         let shard = self.rng.below(self.world.shards.len());
         match self.rng.below(20) {
-            0..=6 if !self.clients.is_empty() => {
-                let client = self.rng.below(self.clients.len());
-                self.clients[client].act(&mut self.world, &mut self.shared, &mut self.rng);
+            0..=8 => {
+                for _ in 0..self.rng.range(1, 6) {
+                    let client = self.rng.below(self.clients.len());
+                    self.clients[client].act(&mut self.world, &mut self.shared, &mut self.rng);
+                }
             }
-            7..=16 => self.broker_turn(shard),
+            9..=16 => self.broker_turn(shard),
             17 => {
                 let most = self.rng.pick(&[0, 1, 1, 5]);
                 self.world.pass(ms(self.rng.below(most + 1) as u64));
@@ -196,7 +198,9 @@ impl Run {
     }
 
     fn play(&mut self) {
-        self.join();
+        for _ in 0..self.rng.range(1, 7) {
+            self.join();
+        }
         let drain_at = if self.drains { self.rng.below(self.steps) } else { usize::MAX };
         for step in 0..self.steps {
             if step == drain_at {
@@ -243,6 +247,11 @@ impl Run {
         }
         self.world.check_wakeups();
         self.world.check();
+        assert!(!self.shared.told_lost || self.shared.providers_lost > 0, "PROVIDER_LOST, but none was lost");
+        for (number, spec) in self.shared.specs.iter().enumerate() {
+            let live = spec.seen_by.iter().filter(|&&provider| !self.shared.dead[provider]).count();
+            assert!(live <= 1, "request {number} was delivered twice, and no provider was lost: {:?}", spec.seen_by);
+        }
         self.check_outcomes();
     }
 
@@ -288,13 +297,33 @@ thread_local! {
     static LAST_PANIC: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
+/// How often what happened, to see that a run reaches what it is there for.
+type Tally = std::collections::BTreeMap<String, u64>;
+
 /// Runs one seed. `Err`: what was wrong.
-fn run(seed: u64, tracing: bool) -> Result<(u64, u64), String> {
+fn run(seed: u64, tracing: bool) -> Result<Tally, String> {
     let result = catch_unwind(AssertUnwindSafe(|| {
         let mut run = Run::new(seed, tracing);
         run.play();
-        let answered = run.shared.specs.iter().filter(|spec| spec.outcome == Some(Outcome::Answered)).count();
-        (run.shared.specs.len() as u64, answered as u64)
+        let mut tally = Tally::default();
+        for spec in &run.shared.specs {
+            *tally.entry(format!("{:?}", spec.outcome.expect("checked at the end"))).or_default() += 1;
+        }
+        for shard in &run.world.shards {
+            let counters = shard.core.counters();
+            for (name, n) in [
+                ("(retried)", counters.retried),
+                ("(queued)", counters.queued),
+                ("(to another core)", counters.passed_on),
+                ("(shed)", counters.shed),
+                ("(one-way lost)", counters.oneway_lost),
+                ("(moved)", counters.connections_moved),
+                ("(failed connections)", counters.connections_failed.iter().sum()),
+            ] {
+                *tally.entry(name.into()).or_default() += n;
+            }
+        }
+        tally
     }));
     result.map_err(|_| LAST_PANIC.take())
 }
@@ -317,7 +346,7 @@ fn simulation() {
     let end = first + number("CORELAY_SIM_SEEDS").unwrap_or(SEEDS);
     let next = AtomicU64::new(first);
     let failure = std::sync::Mutex::new(None::<(u64, String)>);
-    let (requests, answered) = (AtomicU64::new(0), AtomicU64::new(0));
+    let tally = std::sync::Mutex::new(Tally::new());
     let begun = Instant::now();
     std::thread::scope(|scope| {
         for _ in 0..2 {
@@ -328,9 +357,9 @@ fn simulation() {
                         return;
                     }
                     match run(seed, false) {
-                        Ok((all, well)) => {
-                            requests.fetch_add(all, Ordering::Relaxed);
-                            answered.fetch_add(well, Ordering::Relaxed);
+                        Ok(one) => {
+                            let mut tally = tally.lock().unwrap();
+                            one.into_iter().for_each(|(name, n)| *tally.entry(name).or_default() += n);
                         }
                         Err(why) => {
                             let mut failure = failure.lock().unwrap();
@@ -353,7 +382,9 @@ fn simulation() {
         );
         panic!("seed {seed} failed: {why}");
     }
-    let (requests, answered) = (requests.into_inner(), answered.into_inner());
     let rate = (end - first) as f64 / seconds;
-    eprintln!("{} seeds in {seconds:.1} s ({rate:.0}/s), {requests} requests, {answered} answered", end - first);
+    eprintln!("{} seeds in {seconds:.1} s ({rate:.0}/s)", end - first);
+    for (name, n) in tally.into_inner().unwrap() {
+        eprintln!("{n:>10} {name}");
+    }
 }

@@ -352,8 +352,7 @@ impl World {
                 let core = &mut self.shards[to].core;
                 let key = core.moved_in(self.now, &moved);
                 self.socks[handle as usize].key = key;
-                core.attach(key, handle);
-                core.received_moved(self.now, key, &moved);
+                core.attach_moved(self.now, key, handle, &moved);
                 trace!(self, "socket {handle}: moved from core {shard} to core {to}");
             }
             Action::ReportShed { .. } => self.shards[shard].reports.push(action),
@@ -433,7 +432,9 @@ impl World {
 
     /// A core's turn, but for its sockets: mesh, deadlines, output. Nothing happens on one that sleeps.
     pub(crate) fn turn(&mut self, shard: usize, items: usize) -> bool {
-        if self.shards[shard].sleep == Sleep::Asleep {
+        let core = &self.shards[shard].core;
+        let due = core.next_deadline().is_some_and(|at| at <= self.now);
+        if self.shards[shard].sleep == Sleep::Asleep && !due {
             return false;
         }
         let pulled = self.pull(shard, items);

@@ -67,7 +67,7 @@ impl Core {
         let limits = &self.options.limits;
         if self.draining.is_some() {
             Some((Code::Draining, "the broker is shutting down"))
-        } else if conn.side == Side::Consumer && conn.opened.active() >= limits.max_streams {
+        } else if conn.side == Side::Consumer && conn.opened.open() >= limits.max_streams {
             Some((Code::Overloaded, "max_streams requests are open on this connection"))
         } else if self.held > limits.core_buffer / 4 * 3 {
             Some((Code::Overloaded, "the broker's buffers are nearly full (core_buffer)"))
@@ -87,8 +87,9 @@ impl Core {
         let window = self.channels[opening.channel as usize].window;
         let max_streams = self.options.limits.max_streams;
         let conn = self.conns.get_mut(key).expect("looked up by the caller");
-        // even a REQUEST that ends with this frame holds its id until its body has been read
-        conn.opened.set(header.stream, Opened::Discard { granted: window, refused: true });
+        // even a REQUEST that ends with this frame holds its id until its body has been read; it is no flood, though
+        let refused = !header.flags.has(Flags::END);
+        conn.opened.set(header.stream, Opened::Discard { granted: window, refused });
         if conn.opened.refused() > max_streams && conn.side == Side::Consumer {
             return Err(Violation::new(Code::Flood, format!("{max_streams} refused requests were not ended")));
         }
@@ -116,6 +117,7 @@ impl Core {
             consumer: Some((key, header.stream)),
             provider: None,
             provider_done: false,
+            handed: false,
             answering: false,
             deadline: self.now + timeout,
             timer: None,

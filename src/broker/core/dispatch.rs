@@ -176,6 +176,7 @@ impl Core {
         }
         let Some(replay) = &state.replay else { return false };
         let old = std::mem::take(&mut state.up);
+        state.handed |= old.opened;
         let mut up = Flow {
             granted: old.granted,
             owed: old.owed,

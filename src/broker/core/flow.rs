@@ -13,7 +13,7 @@
 use std::collections::VecDeque;
 
 use crate::base::{Leases, Piece};
-use crate::protocol::{Code, Flags};
+use crate::protocol::Code;
 
 /// Which way body bytes go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -49,7 +49,7 @@ impl<'a> Body<'a> {
 #[derive(Debug)]
 pub(super) struct Trailer {
     pub code: Code,
-    pub flags: Flags,
+    pub started: bool,
     pub text: String,
 }
 

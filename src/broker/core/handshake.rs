@@ -131,10 +131,7 @@ impl Core {
         welcome.encode(&mut frame);
         conn.out.control(&mut self.spare, &frame);
         let side = conn.side;
-        // a connection moved in is not attached yet: that will do it
-        if conn.handle != u64::MAX {
-            self.keep_receiving(key);
-        }
+        self.keep_receiving(key);
         self.set_dirty(key);
         self.rearm(key);
         if side == Side::Provider {

@@ -6,7 +6,7 @@ use super::outbox::Mark;
 use super::rx::Violation;
 use super::{Action, Core, LinkKind, Output, link};
 use crate::base::{Batch, Key, Leases, Segment, Time};
-use crate::protocol::{Code, Flags, FrameType, Header, clip_text};
+use crate::protocol::{Code, Flags, FrameType, Header, REQUEST_ID_LEN, clip_text};
 
 /// Bytes a stream may send in its turn before the next one's (deficit round robin).
 const QUANTUM: u32 = 16 * 1024;
@@ -219,7 +219,11 @@ impl Core {
             if flow.queue.is_empty() && flow.trailer.is_some() {
                 return self.stage_trailer(key, dir);
             }
-            let max = flow.credit.min(flow.deficit) as usize;
+            let head = flow.head.as_ref().map_or(0, |head| head.len()) + REQUEST_ID_LEN;
+            let frame = self.options.limits.max_frame as usize;
+            // pieces of several frames may have joined in the queue
+            let frame = if flow.opened { frame } else { frame.saturating_sub(head) };
+            let max = (flow.credit.min(flow.deficit) as usize).min(frame);
             let before = flow.queue.heap();
             let chunk = flow.queue.pop(max, |piece| leases.retain(piece));
             self.held -= before - flow.queue.heap();
@@ -273,7 +277,7 @@ impl Core {
     fn stage_trailer(&mut self, key: Key, dir: Dir) {
         let flow = self.requests.get_mut(key).expect("looked up by the caller").flow(dir);
         let trailer = flow.trailer.take().expect("looked up by the caller");
-        let started = Some(trailer.flags.has(Flags::STARTED));
+        let started = Some(trailer.started);
         self.end(key, super::ending::Ending { code: trailer.code, text: &trailer.text, started, to_provider: None });
     }
 

@@ -34,6 +34,8 @@ pub(super) struct Request {
     pub provider: Option<(Key, u32)>,
     /// The provider has sent its terminal frame.
     pub provider_done: bool,
+    /// Some of it was handed to a provider that was lost (RETRY).
+    pub handed: bool,
     /// RESPONSE has come: there is no second attempt.
     pub answering: bool,
     pub deadline: Time,
@@ -95,7 +97,7 @@ impl Request {
 
     /// Some of it was handed to a provider: its work may have begun.
     pub(super) fn is_started(&self) -> bool {
-        self.up.opened
+        self.up.opened || self.handed
     }
 
     /// Bytes of memory held for it: what `core_buffer` counts.

@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use crate::base::{Batch, Leases, Piece};
@@ -27,12 +28,19 @@ pub(super) fn pair() -> (OwnedFd, TcpStream) {
     (ours.into(), peer)
 }
 
-/// A pair whose buffers are as small as the kernel allows, so that sends block soon.
+/// A pair whose send buffer is as small as the kernel allows, so that sends block soon.
 pub(super) fn narrow_pair() -> (OwnedFd, TcpStream) {
     let (ours, peer) = pair();
     rustix::net::sockopt::set_socket_send_buffer_size(&ours, 1).expect("a socket");
-    rustix::net::sockopt::set_socket_recv_buffer_size(&peer, 1).expect("a socket");
     (ours, peer)
+}
+
+/// A pair of Unix sockets: once full it stays so until the peer reads, whereas TCP moves bytes on by itself.
+pub(super) fn still_pair() -> (OwnedFd, UnixStream) {
+    let (ours, peer) = UnixStream::pair().expect("a pair");
+    peer.set_read_timeout(Some(NEVER)).expect("a socket");
+    ours.set_nonblocking(true).expect("a socket");
+    (ours.into(), peer)
 }
 
 pub(super) fn staged(bytes: &[u8]) -> Batch {
@@ -85,7 +93,7 @@ pub(super) fn receive_exactly<R: Reactor>(reactor: &mut R, from: u64, len: usize
 }
 
 /// Everything up to the end of the stream.
-pub(super) fn read_to_end(mut peer: TcpStream) -> std::io::Result<Vec<u8>> {
+pub(super) fn read_to_end(mut peer: impl Read) -> std::io::Result<Vec<u8>> {
     let mut all = Vec::new();
     peer.read_to_end(&mut all).map(|_| all)
 }

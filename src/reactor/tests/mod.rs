@@ -45,3 +45,4 @@ suite!(uring, |options: Options| Uring::new(&options).expect("io_uring"));
 suite!(uring_with_completions, |options: Options| {
     Uring::with_send_mode(&options, SendMode::Completions).expect("io_uring")
 });
+suite!(epoll, |options: Options| Epoll::new(&options).expect("epoll"));

@@ -71,6 +71,8 @@ pub struct Uring {
     sent: VecDeque<(Key, Event)>,
     events: VecDeque<(Key, Event)>,
     /// For reuse.
+    // Boxed, for the kernel is told their address while a socket has them.
+    #[allow(clippy::vec_box)]
     stretches: Vec<Box<Stretches>>,
     completions: Vec<Completion>,
 }

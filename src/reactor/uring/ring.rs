@@ -82,10 +82,6 @@ impl Ring {
         Ring { uring, overflow: VecDeque::new() }
     }
 
-    pub(super) fn uring(&self) -> &IoUring {
-        &self.uring
-    }
-
     /// Queues a submission; the next [`Ring::enter`] hands it over.
     ///
     /// # Safety
