@@ -11,12 +11,16 @@ async fn main() -> Result<(), Error> {
     let channel = args.next().unwrap_or_else(|| "orders".into());
 
     let provider = Provider::connect(addr, channel, 16).await?;
-    let serving = provider.serve(16, |mut request: Request| async move {
-        let order = request.bytes().await?;
-        request.respond(order.to_ascii_uppercase()).await
+    let stopping = provider.clone();
+    tokio::spawn(async move {
+        tokio::signal::ctrl_c().await.expect("a signal handler");
+        stopping.drain(Duration::from_secs(5)).await
     });
-    tokio::select! {
-        () = serving => provider.error().map_or(Ok(()), Err),
-        _ = tokio::signal::ctrl_c() => provider.drain(Duration::from_secs(5)).await,
-    }
+    provider
+        .serve(16, |mut request: Request| async move {
+            let order = request.bytes().await?;
+            request.respond(order.to_ascii_uppercase()).await
+        })
+        .await;
+    provider.error().map_or(Ok(()), Err)
 }

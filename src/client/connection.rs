@@ -35,8 +35,9 @@ pub(super) struct Conn {
 #[derive(Debug)]
 struct Shared {
     session: Session,
-    /// Set while the driver sleeps with nothing to write.
+    /// The driver, and whether it sleeps with nothing to write.
     driver: Option<Waker>,
+    idle: bool,
 }
 
 /// What a response begins with.
@@ -50,7 +51,7 @@ pub(super) struct Begun {
 impl Conn {
     pub(super) fn new(hello: &Hello, addr: Addr) -> Result<Conn, crate::protocol::BadHandshake> {
         Ok(Conn {
-            shared: Mutex::new(Shared { session: Session::new(hello)?, driver: None }),
+            shared: Mutex::new(Shared { session: Session::new(hello)?, driver: None, idle: false }),
             permits: Semaphore::new(0),
             epoch: Instant::now(),
             addr,
@@ -80,16 +81,23 @@ impl Conn {
     pub(super) fn with<R>(&self, work: impl FnOnce(&mut Session) -> R) -> R {
         let mut shared = self.lock();
         let result = work(&mut shared.session);
-        let driver = if shared.session.wants_write() { shared.driver.take() } else { None };
+        // A driver with bytes to write is woken by its socket; only a nearer deadline can't wait for that.
+        let news = (shared.idle && shared.session.wants_write()) || shared.session.take_earlier();
+        let driver = if news { shared.driver.take() } else { None };
         self.settle(shared, driver);
         result
     }
 
-    /// As [`Conn::with`], for the driver: `work` says whether to be woken when there is something to write.
+    /// As [`Conn::with`], for the driver: `work` says whether it goes to sleep with nothing to write.
     pub(super) fn drive<R>(&self, cx: &Context<'_>, work: impl FnOnce(&mut Session) -> (R, bool)) -> R {
         let mut shared = self.lock();
-        let (result, sleeps) = work(&mut shared.session);
-        shared.driver = sleeps.then(|| cx.waker().clone());
+        let (result, idle) = work(&mut shared.session);
+        shared.idle = idle;
+        shared.session.take_earlier(); // the driver sets its timer after this
+        match &mut shared.driver {
+            Some(waker) => waker.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
         self.settle(shared, None);
         result
     }

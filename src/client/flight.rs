@@ -40,6 +40,10 @@ impl Flight {
         Flight { counts: counts.clone(), began }
     }
 
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.counts.metrics
+    }
+
     pub(super) fn failed(&self, error: &Error) {
         self.counts.metrics.count_error(error.kind);
     }

@@ -7,7 +7,7 @@
 //!                 └ reconnects, moves on at GOAWAY
 //! ```
 //!
-//! - [`session`] is one connection's protocol state: pure, no I/O and no clock.
+//! - `session` is one connection's protocol state: pure, no I/O and no clock.
 //! - `connection` drives a session over a socket; `link` keeps a connection there, whatever happens.
 //! - [`Consumer`], [`Provider`], [`ConsumerPool`], [`Request`] and [`Response`] are the handles of users.
 //!

@@ -151,7 +151,7 @@ impl Provider {
     }
 
     /// Takes no more requests (GOAWAY, §7), waits up to `deadline` until those received are answered, then closes.
-    /// Requests on their way meanwhile still come out of [`Provider::receive`].
+    /// Go on receiving meanwhile: requests that were on their way still come out of [`Provider::receive`].
     ///
     /// # Errors
     /// [`ErrorKind::Deadline`] if some were not answered in time.

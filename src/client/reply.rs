@@ -11,7 +11,7 @@ use super::connection::Conn;
 use super::flight::Flight;
 use super::pump::Feed;
 use super::session::Flow;
-use super::{Body, Error, ErrorKind, Headers};
+use super::{Body, Error, ErrorKind, Headers, Metrics};
 use crate::base::Key;
 use crate::protocol::{Code, encode_headers};
 
@@ -58,7 +58,7 @@ impl Reply {
     pub(super) fn watched(&mut self) -> Watched {
         let watch = Arc::new(Watch::default());
         self.watch = Some(watch.clone());
-        Watched { conn: self.conn.clone(), key: self.key, watch }
+        Watched { conn: self.conn.clone(), key: self.key, watch, metrics: self.flight.metrics().clone() }
     }
 
     pub(super) async fn send(mut self, headers: Headers, body: Body) -> Result<(), Error> {
@@ -164,9 +164,12 @@ impl Reply {
     }
 }
 
-/// Fails a request that has no terminal frame yet.
+/// Fails a request that has no terminal frame yet; whether that is what the consumer will see.
 fn fail(conn: &Conn, key: Key, text: &str) -> bool {
-    conn.with(|session| session.fail_request(key, Code::Application, text))
+    conn.with(|session| {
+        let awaited = session.failure(key).is_none();
+        session.fail_request(key, Code::Application, text) && awaited
+    })
 }
 
 impl Drop for Reply {
@@ -187,13 +190,16 @@ pub(super) struct Watched {
     conn: Arc<Conn>,
     key: Key,
     watch: Arc<Watch>,
+    metrics: Metrics,
 }
 
 impl Watched {
     /// The handler is over; `text` is what its request fails with, if it has not been answered.
     pub(super) fn over(self, text: &str) {
         if self.watch.over() {
-            fail(&self.conn, self.key, text);
+            if fail(&self.conn, self.key, text) {
+                self.metrics.count_error(ErrorKind::Application);
+            }
             self.conn.with(|session| session.release_writer(self.key));
         }
     }

@@ -130,8 +130,7 @@ impl<'a> RequestBuilder<'a> {
             let conn = limits.connection(self.consumer).await?;
             let Some(opened) = draft.open(&conn, &limits)? else { continue };
             match opened.begin(id).await {
-                // A broker that is leaving and has not begun: bytes that are still here can go to another.
-                Err(error) if error.kind == ErrorKind::Draining && draft.can_repeat() && !error.may_have_started() => {}
+                Err(error) if draft.can_move(&conn, &error) => {}
                 result => return result,
             }
         }
@@ -195,8 +194,10 @@ struct Draft {
 }
 
 impl Draft {
-    fn can_repeat(&self) -> bool {
-        matches!(self.body, Kind::Bytes(_))
+    /// Whether it can go to another broker: this one is leaving and has begun nothing, and all bytes are still here.
+    fn can_move(&self, conn: &Conn, error: &Error) -> bool {
+        let whole = matches!(self.body, Kind::Bytes(_));
+        whole && error.kind == ErrorKind::Draining && !error.may_have_started() && conn.broker_leaves()
     }
 
     /// Opens it on a connection on which the caller has a stream; `None` if that takes no requests any more.

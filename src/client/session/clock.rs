@@ -92,7 +92,15 @@ impl Session {
 
     /// A deadline to keep: the bound moves if it is the earliest.
     pub(super) fn watch_deadline(&mut self, deadline: Time) {
-        self.next_deadline = self.next_deadline.min(deadline);
+        if deadline < self.next_deadline {
+            self.next_deadline = deadline;
+            self.earlier = true;
+        }
+    }
+
+    /// Whether [`Session::next_time`] has come nearer since the last call by a new deadline.
+    pub(crate) fn take_earlier(&mut self) -> bool {
+        std::mem::take(&mut self.earlier)
     }
 
     /// Ends requests whose deadline the broker did not keep. All are looked at, which is rare: the bound is set anew

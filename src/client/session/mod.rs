@@ -86,6 +86,8 @@ pub(crate) struct Session {
     last_ping: u64,
     /// No stream's deadline is earlier.
     next_deadline: Time,
+    /// The bound has moved, and whoever keeps the timer doesn't know.
+    earlier: bool,
     end: Option<End>,
 }
 
@@ -121,6 +123,7 @@ impl Session {
             pings: Vec::new(),
             last_ping: 0,
             next_deadline: Time::MAX,
+            earlier: false,
             end: None,
         })
     }

@@ -8,6 +8,9 @@ use super::{End, Failure, Origin, Session};
 use crate::base::{Key, Time};
 use crate::protocol::{Code, FrameType, Header, Role, Welcome, check_header_block};
 
+/// Frames shorter than this could not even carry a REQUEST's id and some body.
+const MIN_FRAME: u32 = 64;
+
 fn broken(text: String) -> End {
     End::found(Code::Protocol, text)
 }
@@ -79,6 +82,9 @@ impl Session {
 
     fn on_welcome(&mut self, payload: &[u8], now: Time) -> Result<(), End> {
         let welcome = Welcome::decode(payload).map_err(|bad| End::found(bad.code(), bad.to_string()))?;
+        if welcome.max_frame < MIN_FRAME {
+            return Err(broken(format!("WELCOME with frames of at most {} bytes", welcome.max_frame)));
+        }
         self.parser.set_limit(welcome.max_frame);
         self.keepalive.start(std::time::Duration::from_millis(welcome.keepalive_ms.into()), now);
         self.welcome = Some(welcome);

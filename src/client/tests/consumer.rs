@@ -363,3 +363,32 @@ async fn headers_that_cannot_be_sent_are_refused_here() {
     assert_eq!((error.kind, error.may_have_started()), (ErrorKind::InvalidInput, false));
     wire.sync().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_is_kept_though_the_broker_takes_nothing() {
+    let mut net = Net::sized(64);
+    let (consumer, wire) = net.consumer(welcome()).await;
+    let stuck = tokio::spawn({
+        let consumer = consumer.clone();
+        async move { consumer.send(vec![0; 900], Duration::from_secs(9)).await.unwrap_err() }
+    });
+    tokio::time::sleep(Duration::from_millis(1)).await; // lets the driver run until it can write no more
+    let began = tokio::time::Instant::now();
+    let error = consumer.send("x", Duration::from_secs(1)).await.unwrap_err();
+    assert_eq!((error.kind, error.may_have_started()), (ErrorKind::Deadline, false));
+    assert!(began.elapsed() < Duration::from_millis(1300), "{:?}", began.elapsed());
+    assert!(stuck.await.unwrap().may_have_started());
+    drop(wire);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_drains_without_a_goaway_is_not_asked_again() {
+    let mut net = Net::new();
+    let (consumer, mut wire) = net.consumer(welcome()).await;
+    let (sent, ()) = tokio::join!(consumer.send("x", SOON), async {
+        let request = wire.expect(FrameType::Request).await;
+        wire.error(request.stream(), Code::Draining, Flags::NONE, "").await;
+    });
+    assert_eq!(sent.unwrap_err().kind, ErrorKind::Draining);
+    wire.sync().await;
+}

@@ -3,4 +3,5 @@
 mod consumer;
 mod provider;
 mod reconnect;
+mod sockets;
 mod wire;

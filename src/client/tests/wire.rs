@@ -68,7 +68,7 @@ impl Net {
     /// The broker's end of the next connection, before HELLO.
     pub(super) async fn accept(&mut self) -> (Addr, Wire) {
         let (addr, io) = self.dialled.recv().await.expect("a connection");
-        (addr, Wire { io, input: BytesMut::new() })
+        (addr, Wire::over(io))
     }
 
     /// The next connection, with the handshake done.
@@ -121,7 +121,7 @@ impl Net {
 
 /// The broker's end of one connection.
 pub(super) struct Wire {
-    io: DuplexStream,
+    io: Box<dyn Io>,
     input: BytesMut,
 }
 
@@ -152,6 +152,10 @@ impl Frame {
 }
 
 impl Wire {
+    pub(super) fn over(io: impl Io) -> Wire {
+        Wire { io: Box::new(io), input: BytesMut::new() }
+    }
+
     pub(super) async fn hello(&mut self) -> Hello {
         let frame = self.expect(FrameType::Hello).await;
         Hello::decode(&frame.payload).expect("a good HELLO")
