@@ -32,11 +32,12 @@ impl ServerArgs {
     /// What to say when connecting failed.
     pub(crate) fn unreachable(&self, error: &Error) -> Failure {
         let text = match error.kind {
-            ErrorKind::Connection => format!(
-                "cannot connect to {}: {}\nIs a broker running there? `corelay serve` starts one; --server names another.",
-                self.server,
-                error.text()
-            ),
+            ErrorKind::Connection => {
+                format!(
+                    "{}\nIs a broker running there? `corelay serve` starts one; --server names another.",
+                    error.text()
+                )
+            }
             ErrorKind::InvalidInput => format!("--server: {}", error.text()),
             _ => format!("{}: {error}", self.server),
         };

@@ -41,9 +41,9 @@ pub(crate) struct Args {
     /// How the kernel is asked: auto, uring or epoll
     #[arg(long, value_name = "KIND", default_value = "auto")]
     io: Io,
-    /// How many cores run the broker, or which: 4, or 0-3,6
-    #[arg(long, value_name = "N|LIST", default_value = "auto")]
-    cores: Cores,
+    /// How many cores run the broker, or which: 4, or 0-3,6 [default: half of them; the others are for the clients]
+    #[arg(long, value_name = "N|LIST")]
+    cores: Option<Cores>,
 }
 
 const AFTER: &str = "\
@@ -65,9 +65,11 @@ Exit codes:
 const WRONG: u8 = 1;
 
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    let half = || Cores::Count((cpus / 2).max(1));
     let options = ServerOptions {
         listen: vec![std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()],
-        cores: args.cores.clone(),
+        cores: args.cores.clone().unwrap_or_else(half),
         io: args.io,
         name: "demo".into(),
         ..ServerOptions::default()
@@ -86,7 +88,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     };
     let server =
         Server::start(options).map_err(|error| Failure::local(format!("the broker did not start: {error}")))?;
-    let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = Builder::new_multi_thread().worker_threads((cpus / 2).max(2)).enable_all().build();
     let runtime = runtime.map_err(|error| Failure::local(format!("cannot start: {error}")))?;
     let result = play(&runtime, &server, &source, &args);
     runtime.shutdown_background();

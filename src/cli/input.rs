@@ -1,6 +1,6 @@
 //! The body to send: a file or stdin, with a progress bar where somebody watches.
 
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -24,7 +24,8 @@ impl Input {
     pub(crate) async fn open(name: &str) -> Result<Input, Failure> {
         if name == "-" {
             if io::stdin().is_terminal() {
-                eprintln!("corelay: reading the body from the terminal; Ctrl-D ends it");
+                // who has closed stderr wants no advice
+                let _ = writeln!(io::stderr(), "corelay: reading the body from the terminal; Ctrl-D ends it");
             }
             return Ok(Input { reader: Box::new(tokio::io::stdin()), len: None });
         }

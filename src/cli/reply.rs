@@ -94,20 +94,35 @@ async fn serve(provider: &Provider, how: Arc<How>, signals: &mut Signals) -> Res
             _ = signals.next() => break,
         }
     }
-    tokio::select! {
+    drain(provider, &how, &mut tasks, signals).await
+}
+
+/// Ends in order: what the broker has handed over is still answered.
+async fn drain(
+    provider: &Provider,
+    how: &Arc<How>,
+    tasks: &mut JoinSet<()>,
+    signals: &mut Signals,
+) -> Result<(), Failure> {
+    let rest = async {
+        while let Some(request) = provider.receive().await {
+            tasks.spawn(answer(request, Arc::clone(how)));
+        }
+        std::future::pending().await
+    };
+    let result = tokio::select! {
         drained = provider.drain(DRAIN) => {
             if let Err(error) = drained {
                 warn!(%error, "requests were not finished");
             }
+            Ok(())
         }
-        number = signals.next() => {
-            // dropping the tasks kills their commands
-            tasks.shutdown().await;
-            return Err(Failure::signal(number));
-        }
-    }
+        () = rest => Ok(()),
+        number = signals.next() => Err(Failure::signal(number)),
+    };
+    // what is left is dropped, and its commands with it
     tasks.shutdown().await;
-    Ok(())
+    result
 }
 
 fn lost(provider: &Provider) -> Result<(), Failure> {

@@ -18,7 +18,7 @@ fn other(name: &str) -> &'static str {
         "limits.queue_bytes" | "channel.a.b.queue_bytes" => "32MiB",
         "limits.connection_buffer" => "128KiB",
         "limits.core_buffer" => "512MiB",
-        "io.buffer_size" => "16KiB",
+        "io.buffer_size" => "32KiB",
         "io.buffers" | "io.ring_entries" => "2048",
         name if name.ends_with("_timeout") || name.ends_with("keepalive") || name.ends_with("grace") => "31s",
         _ => "77",

@@ -44,6 +44,17 @@ fn a_second_signal_ends_at_once() {
     }
 }
 
+/// As where a log collector died. The log is lost, the broker is not.
+#[test]
+fn a_closed_stderr_hurts_nobody() {
+    let (mut broker, log) = Broker::logging();
+    drop(log);
+    let _provider = broker.reply(&["echo", "--echo"]);
+    assert_eq!(broker.request(&["echo", "--wait"], b"still there").stdout, b"still there");
+    broker.process.signal(Signal::TERM);
+    assert_eq!(broker.process.code(), Some(0));
+}
+
 #[test]
 fn an_address_in_use_is_told() {
     let broker = Broker::start();
