@@ -10,6 +10,6 @@
 
 mod exec;
 mod request;
-mod run;
+pub mod run;
 mod serve;
 mod tools;

@@ -5,6 +5,7 @@
 
 mod broker;
 mod cli;
+mod failure;
 mod fallback;
 mod tidy;
 mod wire;

@@ -121,7 +121,6 @@ impl Core {
             answering: false,
             deadline: self.now + timeout,
             timer: None,
-            opened_at: self.now,
             up: Flow { granted, begun: true, head, ..Flow::default() },
             down: Flow { credit: conn.window, ..Flow::default() },
             replay,
@@ -208,12 +207,13 @@ impl Core {
         let window = self.channels[request.channel as usize].window as usize;
         let Some(replay) = &mut request.replay else { return };
         if replay.body.len() + body.len() > window {
-            self.held -= replay.body.len();
+            self.held -= replay.body.capacity();
             request.replay = None;
             return;
         }
+        let before = replay.body.capacity();
         replay.body.extend_from_slice(body.bytes);
-        self.held += body.len();
+        self.held += replay.body.capacity() - before;
     }
 
     /// CANCEL from the opener.

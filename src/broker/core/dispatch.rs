@@ -217,7 +217,7 @@ impl Core {
     pub(super) fn drop_replay(&mut self, request: Key) {
         let state = self.requests.get_mut(request).expect("looked up by the caller");
         if let Some(replay) = state.replay.take() {
-            self.held -= replay.body.len();
+            self.held -= replay.body.capacity();
         }
     }
 }

@@ -268,11 +268,6 @@ impl Spare {
         }
     }
 
-    /// Bytes of capacity kept for reuse.
-    pub(super) fn kept(&self) -> usize {
-        self.kept
-    }
-
     /// Takes a batch apart; leases go to `released`.
     pub(super) fn recycle(&mut self, mut batch: Batch, released: &mut Vec<Piece>) {
         for segment in batch.segments.drain(..) {

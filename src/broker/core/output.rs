@@ -58,8 +58,9 @@ impl Core {
     fn hold(&mut self, key: Key, dir: Dir, body: Body<'_>) {
         assert_eq!(dir, Dir::Up, "an answer whose consumer is gone");
         let request = self.requests.get_mut(key).expect("looked up by the caller");
+        let before = request.up.queue.heap();
         request.up.queue.push_copy(body.bytes);
-        self.held += body.len();
+        self.held += request.up.queue.heap() - before;
         let channel = &mut self.channels[request.channel as usize];
         channel.queued_bytes += body.len();
         if channel.queued_bytes > channel.queue_bytes {
@@ -80,8 +81,9 @@ impl Core {
                 flow.queue.push_lease(piece);
             }
             _ => {
+                let before = flow.queue.heap();
                 flow.queue.push_copy(body.bytes);
-                self.held += body.len();
+                self.held += flow.queue.heap() - before;
             }
         }
     }

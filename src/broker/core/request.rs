@@ -40,7 +40,6 @@ pub(super) struct Request {
     pub answering: bool,
     pub deadline: Time,
     pub timer: Option<Timer>,
-    pub opened_at: Time,
     /// Consumer to provider.
     pub up: Flow,
     /// Provider to consumer.
@@ -105,6 +104,6 @@ impl Request {
         self.fixed
             + self.up.queue.heap()
             + self.down.queue.heap()
-            + self.replay.as_ref().map_or(0, |replay| replay.body.len())
+            + self.replay.as_ref().map_or(0, |replay| replay.body.capacity())
     }
 }

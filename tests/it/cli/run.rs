@@ -106,13 +106,18 @@ impl Broker {
         corelay(&["serve", "--listen", "127.0.0.1:0", "--cores", "1", "--no-pin"])
     }
 
-    fn spawn(command: &mut Command) -> Broker {
+    pub fn spawn(command: &mut Command) -> Broker {
         let mut process = Process::start(command);
         let mut stdout = process.stdout();
         let mut line = String::new();
         stdout.read_line(&mut line).expect("a line");
         let addr = line.trim().strip_prefix("listening on ").unwrap_or_else(|| panic!("{line:?}")).to_owned();
         Broker { process, addr, _stdout: stdout }
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.process.0.id()
     }
 
     /// A subcommand that talks to this broker.
