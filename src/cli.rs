@@ -88,13 +88,9 @@ pub(crate) fn run() -> ExitCode {
 fn log_to_stderr(filter: &str) -> Result<(), Failure> {
     let filter = EnvFilter::try_new(filter).map_err(|error| Failure::usage(format!("--log {filter}: {error}")))?;
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    // a log that can no longer be written (its reader is gone) must not end the thread that writes it
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(colours)
-        .log_internal_errors(false)
-        .init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
+    // it would tell of a closed stderr on stderr, and panic
+    log.log_internal_errors(false).init();
     Ok(())
 }
 

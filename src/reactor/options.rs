@@ -7,13 +7,12 @@ use std::time::Duration;
 pub struct Options {
     /// Receive buffers; a power of two, at most 32,768 (the kernel's limit of a buffer ring).
     ///
-    /// A receive of a small frame takes a whole buffer until the end of the turn. 1,024 of them let a thousand
-    /// connections be heard in one turn without running dry.
+    /// A small frame takes a whole buffer until the end of the turn; a turn takes in some 256 completions.
     pub buffers: u32,
     /// Bytes in each receive buffer; a multiple of 64.
     ///
-    /// 16 KiB with 1,024 buffers are 16 MiB a core. A larger one would save completions on streams only; what is
-    /// smaller costs them more of these (64 KiB are four).
+    /// 32 KiB are 16 MiB a core. Echoing 64 KiB messages took 8 to 15 % more CPU with 16 KiB, and nothing less with
+    /// 64 KiB.
     pub buffer_size: u32,
     /// Submissions that fit one kernel entry (io_uring only); more are handed over in between.
     pub entries: u32,
@@ -23,6 +22,6 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Options {
-        Options { buffers: 1024, buffer_size: 16 << 10, entries: 1024, spin: Duration::ZERO }
+        Options { buffers: 512, buffer_size: 32 << 10, entries: 1024, spin: Duration::ZERO }
     }
 }

@@ -10,5 +10,7 @@
 mod model;
 mod pool;
 mod rng;
+mod scripts;
 mod simulation;
+mod wire;
 mod world;

@@ -467,17 +467,17 @@ impl Client {
         assert!(!self.streams.contains_key(&id), "{self}: REQUEST on stream {id}, which is in use");
         let number = number_of(&payload[..16]);
         let mut bytes = &payload[16..];
+        let mut head = &[][..];
+        if header.flags.has(Flags::HEADERS) {
+            (head, bytes) = bytes.split_at(2 + usize::from(u16::from_le_bytes([bytes[0], bytes[1]])));
+        }
         let mut hangs = self.habits.hangs;
         if number != FOREIGN {
             let spec = &mut shared.specs[number as usize];
             assert_eq!(spec.channel, self.channel, "{self}: a request of another channel");
-            if header.flags.has(Flags::HEADERS) {
-                let len = 2 + usize::from(u16::from_le_bytes([bytes[0], bytes[1]]));
-                assert_eq!(bytes[..len], header_block(number, true), "{self}: header block of {number}");
-                bytes = &bytes[len..];
-            } else {
-                assert!(!spec.headers, "{self}: the header block of {number} is lost");
-            }
+            let block = header_block(number, true);
+            assert!(!spec.headers || head == block, "{self}: the header block of {number} is lost");
+            assert!(spec.headers || head.is_empty(), "{self}: a header block that {number} did not have");
             let again = !spec.seen_by.is_empty();
             assert!(!again || spec.flags.has(Flags::RETRY), "{self}: request {number} is delivered twice");
             spec.seen_by.push(self.index);

@@ -449,21 +449,26 @@ impl World {
         let mut ever = false;
         for round in 0.. {
             assert!(round < 1_000_000, "the world does not come to rest");
-            let mut moved = false;
-            for sock in 0..self.socks.len() {
-                moved |= self.deliver(sock, piece) > 0;
-                moved |= self.complete(sock, piece.max(1));
-                moved |= self.writable(sock);
-            }
-            for shard in 0..self.shards.len() {
-                moved |= self.turn(shard, usize::MAX);
-            }
-            if !moved {
+            if !self.settle_once(piece) {
                 return ever;
             }
             ever = true;
         }
         unreachable!()
+    }
+
+    /// One turn of every core, with up to `piece` bytes on every socket.
+    pub(crate) fn settle_once(&mut self, piece: usize) -> bool {
+        let mut moved = false;
+        for sock in 0..self.socks.len() {
+            moved |= self.deliver(sock, piece) > 0;
+            moved |= self.complete(sock, piece.max(1));
+            moved |= self.writable(sock);
+        }
+        for shard in 0..self.shards.len() {
+            moved |= self.turn(shard, usize::MAX);
+        }
+        moved
     }
 
     /// Asserts what must be true between any two steps.

@@ -200,6 +200,19 @@ impl Core {
         true
     }
 
+    /// Finds another way for a request that was assigned but of which nothing has been staged: its provider has heard
+    /// nothing of it, so this is no second attempt. It is off that provider already.
+    pub(super) fn hand_on(&mut self, request: Key) {
+        let state = self.requests.get_mut(request).expect("looked up by the caller");
+        state.provider = None;
+        state.up.in_ring = false;
+        if self.draining.is_some() {
+            return self.end_request(request, Code::Draining, "the broker is shutting down");
+        }
+        self.dispatch(request);
+        self.enlist(request, Dir::Up);
+    }
+
     /// No second attempt will be made of it any more.
     pub(super) fn drop_replay(&mut self, request: Key) {
         let state = self.requests.get_mut(request).expect("looked up by the caller");

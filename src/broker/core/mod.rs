@@ -257,6 +257,7 @@ impl Core {
     /// Bytes arrived. The caller keeps its count of the piece's lease.
     pub fn received<L: Leases>(&mut self, now: Time, key: Key, piece: Piece, leases: &L) {
         self.now = now;
+        self.counters.bytes_received += u64::from(piece.len);
         self.input(key, leases.bytes(piece), Some(piece), leases, false);
     }
 
@@ -266,6 +267,7 @@ impl Core {
         // a request link is the sender's way out and this core's way in
         let links = if kind == LinkKind::Requests { &self.links_in } else { &self.links_out };
         let key = links[usize::from(from)];
+        self.counters.bytes_received += bytes.len() as u64;
         self.input(key, bytes, None, &NoLeases, false);
     }
 
@@ -274,7 +276,6 @@ impl Core {
         conn.last_received = self.now;
         conn.pings = 0;
         let (side, phase) = (conn.side, conn.phase);
-        self.counters.bytes_received += bytes.len() as u64;
         match phase {
             Phase::Closing | Phase::Lingering => return,
             Phase::Hello => return self.hello_input(key, bytes, dealt),

@@ -372,7 +372,7 @@ impl Core {
 
     /// Whether something waits that could leave at once: the shard is not to sleep on it.
     pub fn has_backlog(&self) -> bool {
-        self.backlog || !self.dirty.is_empty()
+        self.backlog || !self.dirty.is_empty() || !self.news.is_empty()
     }
 
     /// A batch came back from the reactor, or was taken by another core. `lost`: the socket can't be sent on.
@@ -479,6 +479,9 @@ impl Core {
                 self.held += queue.heap() - before;
                 self.counters.bytes_settled += (queue.heap() - before) as u64;
             }
+        }
+        if self.held > self.options.limits.core_buffer {
+            self.shed();
         }
         for piece in self.released.drain(..) {
             leases.release(piece);

@@ -211,6 +211,25 @@ impl Core {
         }
     }
 
+    /// What a provider that said GOAWAY was assigned but has not been sent goes to others.
+    pub(super) fn take_back_unopened(&mut self, key: Key) {
+        let conn = self.conns.get_mut(key).expect("looked up by the caller");
+        let requests = &self.requests;
+        let unopened = |assigned: &Assigned| {
+            assigned.request.filter(|&request| requests.get(request).is_some_and(|state| !state.up.opened))
+        };
+        let slots: Vec<(usize, Key)> =
+            conn.assigned.iter().filter_map(|(slot, assigned)| Some((slot, unopened(assigned)?))).collect();
+        for (slot, request) in slots {
+            let conn = self.conns.get_mut(key).expect("as above");
+            let assigned = conn.assigned.remove(slot);
+            conn.in_use -= u32::from(assigned.counted);
+            let channel = conn.channel;
+            self.channels[channel as usize].in_use -= u32::from(assigned.counted);
+            self.hand_on(request);
+        }
+    }
+
     /// Puts the provider on its channel's list of available ones, or takes it off.
     pub(super) fn update_available(&mut self, key: Key) {
         let conn = self.conns.get_mut(key).expect("looked up by the caller");
@@ -244,7 +263,12 @@ impl Core {
         for (_, Assigned { request, counted, .. }) in all {
             self.channels[channel as usize].in_use -= u32::from(counted);
             let Some(request) = request else { continue };
-            self.requests.get_mut(request).expect("an assigned request is in the table").provider = None;
+            let state = self.requests.get_mut(request).expect("an assigned request is in the table");
+            state.provider = None;
+            if !state.up.opened {
+                self.hand_on(request);
+                continue;
+            }
             if self.try_again(request) {
                 continue;
             }

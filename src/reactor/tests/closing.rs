@@ -86,6 +86,19 @@ pub(super) fn nothing_is_received_afterwards<R: Reactor>(make: &impl Fn(Options)
     writer.join().expect("written").expect("connected");
 }
 
+/// Nothing but the send is in flight, and it is small: still nobody must sleep over the close.
+pub(super) fn a_farewell_is_not_slept_over<R: Reactor>(make: &impl Fn(Options) -> R) {
+    let mut reactor = make(options());
+    let (ours, peer) = pair();
+    let sock = reactor.add(ours, 5);
+    reactor.send(sock, staged(b"farewell"));
+    reactor.close(sock, false);
+    reactor.wait(None).expect("a working reactor");
+    assert!(matches!(reactor.next_event(), Some(Event::Sent { user: 5, error: None, .. })));
+    assert!(matches!(reactor.next_event(), Some(Event::Closed { user: 5 })));
+    assert_eq!(read_to_end(peer).expect("an orderly end"), b"farewell");
+}
+
 pub(super) fn an_abort_resets<R: Reactor>(make: &impl Fn(Options) -> R) {
     let mut reactor = make(options());
     let (ours, mut peer) = narrow_pair();

@@ -18,7 +18,7 @@ macro_rules! suite {
 
             suite!(@tests $make,
                 closing: a_blocked_send_does_not_delay_it, what_was_sent_arrives_before_the_end,
-                    nothing_is_received_afterwards, an_abort_resets, unread_bytes_cause_no_reset,
+                    nothing_is_received_afterwards, a_farewell_is_not_slept_over, an_abort_resets, unread_bytes_cause_no_reset,
                     a_stale_socket_is_ignored, dropping_a_reactor_ends_everything;
                 listening: connections_come_in, stopping_frees_the_port;
                 receiving: once_then_stream, once_upgraded_while_armed, fin_and_half_open, reset,

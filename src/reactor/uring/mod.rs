@@ -8,7 +8,7 @@
 //!
 //! Invariants:
 //! - A slot, its descriptor and what its submissions point to stay until nothing is in flight on it.
-//! - Without DEFER_TASKRUN or with it, completions are only looked at in [`Reactor::wait`], copied out, then acted on.
+//! - Completions are looked at only in [`Reactor::wait`]: copied out first, then acted on.
 //! - Nobody is left asleep over work that is known: what is queued already makes the wait a look.
 
 #![allow(unsafe_code)]
@@ -77,9 +77,11 @@ pub struct Uring {
     completions: Vec<Completion>,
 }
 
-/// Completions taken in one wait before the caller's turn. More can only come out of what is in the queue by then.
-const MOST_COMPLETIONS: usize = 2048;
-/// Entries into the kernel in one wait before giving up on handing all over until the next.
+/// Completions in one wait before the caller has his turn, give or take what one entry brings. The kernel (6.13 and
+/// later) brings about 20 an entry. Gathering 1,000 connections' messages into 8, a turn of 256 cost a seventh less
+/// CPU than one of 20, for its sends are fuller; larger ones cost more again, for the caches.
+const MOST_COMPLETIONS: usize = 256;
+/// Entries into the kernel in one wait, where it is short of memory or the completions overflow.
 const MOST_ENTRIES: usize = 256;
 
 impl Uring {
@@ -122,17 +124,14 @@ impl Uring {
         unsafe { self.ring.push(entry.user_data(Op::Woken.on(Key::unpack(0)))) };
     }
 
-    /// Takes the completions in; their effects wait in the queues of events.
+    /// Takes the completions in that are there; their effects wait in the queues of events.
     fn reap(&mut self) -> usize {
-        let mut taken = 0;
         let mut completions = std::mem::take(&mut self.completions);
-        // Once more where processing made room; the bound is for rings that fill up from other cores.
-        while taken < MOST_COMPLETIONS && self.ring.take(&mut completions) {
-            taken += completions.len();
-            for &done in &completions {
-                self.complete(done);
-            }
+        self.ring.take(&mut completions);
+        for &done in &completions {
+            self.complete(done);
         }
+        let taken = completions.len();
         self.completions = completions;
         taken
     }
@@ -327,7 +326,9 @@ impl Reactor for Uring {
             (timeout, retry) => timeout.or(retry),
         };
         let starving = !self.parked.is_empty() && self.buffers.available() > 0;
-        if self.has_news() || self.prompt || self.behind || starving {
+        // A close may wait for a send that only the end of an entry tells of.
+        let ending = !self.closing.is_empty();
+        if self.has_news() || self.prompt || self.behind || starving || ending {
             timeout = Some(Duration::ZERO);
         }
         if !self.spin.is_zero() && timeout != Some(Duration::ZERO) {

@@ -80,6 +80,7 @@ impl Uring {
         let error = match -result {
             libc::ENOBUFS => {
                 socket.parked = true;
+                self.buffers.ran_out();
                 self.parked.push_back(key);
                 return;
             }

@@ -198,8 +198,8 @@ impl Ring {
         }
     }
 
-    /// Copies out the completions that are there; `false` where there is none.
-    pub(super) fn take(&mut self, into: &mut Vec<Completion>) -> bool {
+    /// Copies out all the completions that are there.
+    pub(super) fn take(&mut self, into: &mut Vec<Completion>) {
         into.clear();
         into.extend(self.uring.completion().map(|entry| Completion {
             op: Op::of(entry.user_data()),
@@ -207,7 +207,6 @@ impl Ring {
             result: entry.result(),
             flags: entry.flags(),
         }));
-        !into.is_empty()
     }
 }
 

@@ -43,7 +43,7 @@ const MOST_STRETCHES: usize = 1024;
 /// Bytes in one send: below the kernel's MAX_RW_COUNT, which would make it a short one.
 const MOST_BYTES: usize = 1 << 30;
 /// A batch as large as a stream's turn (16 KiB, "Leaving in turn" in the design) may have more behind it, and one
-/// with segments holds leases: both are reported before sleeping.
+/// with segments holds leases, without which nobody may be able to receive: both are reported before sleeping.
 const PROMPT_BYTES: usize = 16 << 10;
 
 /// The message header and stretches of a send, at an address that doesn't change.

@@ -98,7 +98,7 @@ const COMPLETIONS: u32 = 4;
 pub(super) fn build(options: &Options, mode: Option<SendMode>) -> Result<Uring, SetupError> {
     let mut uring = make_ring(options)?;
     let pool = Pool::new(options.buffers, options.buffer_size).map_err(SetupError::other("making receive buffers"))?;
-    let mut buffers = BufferRing::register(&uring, options.buffers).map_err(|error| {
+    let mut buffers = BufferRing::register(&uring, &pool).map_err(|error| {
         SetupError::because("registering receive buffers", "provided-buffer rings (Linux 5.19)", error)
     })?;
     buffers.refill(&pool);
