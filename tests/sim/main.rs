@@ -7,6 +7,7 @@
 //! | `matrix` | every frame in every state of a stream, against a table |
 //! | `simulation`, `model` | random clients that know what they may expect, from one seed |
 
+mod matrix;
 mod model;
 mod pool;
 mod rng;
