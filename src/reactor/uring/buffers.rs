@@ -38,8 +38,7 @@ pub(super) struct BufferRing {
     ran_out: bool,
 }
 
-/// Bytes the kernel has to receive into when little is going on: half a core's second-level cache, where that has
-/// 2 MiB, and a quarter of a millisecond of a 32 Gbit/s link.
+/// Bytes the kernel has to receive into when little is going on: about a core's second-level cache.
 const BASE_BYTES: u32 = 1 << 20;
 /// However large the buffers, some are there.
 const LEAST: u32 = 16;
