@@ -22,7 +22,8 @@ macro_rules! suite {
                     a_stale_socket_is_ignored, dropping_a_reactor_ends_everything;
                 listening: connections_come_in, stopping_frees_the_port;
                 receiving: once_then_stream, once_upgraded_while_armed, fin_and_half_open, reset,
-                    few_buffers_serve_many, held_buffers_park_and_resume, moving_to_another_reactor;
+                    few_buffers_serve_many, held_buffers_park_and_resume, many_at_once_again_and_again,
+                    moving_to_another_reactor;
                 sending: a_whole_send_is_reported_once, a_large_one_is_reported_before_sleeping,
                     mixed_segments_arrive_in_order, refused_sends_are_never_taken_for_whole,
                     to_a_peer_that_is_gone, nothing_at_all, more_stretches_than_one_send_takes;

@@ -172,3 +172,29 @@ pub(super) fn moving_to_another_reactor<R: Reactor>(make: &impl Fn(Options) -> R
     assert_eq!(read_to_end(peer).expect("an orderly end"), b"");
     first.wait(Some(Duration::ZERO)).expect("a working reactor");
 }
+
+/// The io_uring reactor hands the kernel 16 of these buffers at first, more when they run out, fewer again later.
+pub(super) fn many_at_once_again_and_again<R: Reactor>(make: &impl Fn(Options) -> R) {
+    let mut reactor = make(Options { buffers: 64, buffer_size: 64 << 10, ..options() });
+    let mut peers = Vec::new();
+    for user in 0..48 {
+        let (ours, peer) = pair();
+        let sock = reactor.add(ours, user);
+        reactor.receive(sock, Receive::Stream);
+        peers.push(peer);
+    }
+    for _ in 0..3 {
+        peers.iter_mut().for_each(|peer| peer.write_all(b"all at once").expect("room"));
+        let mut held = Vec::new();
+        while held.len() < peers.len() {
+            match next(&mut reactor) {
+                Event::Received { piece, .. } => held.push(piece),
+                other => panic!("unexpected: {other:?}"),
+            }
+        }
+        held.into_iter().for_each(|piece| assert_eq!(take(&reactor, piece), b"all at once"));
+        for _ in 0..500 {
+            assert_quiet(&mut reactor);
+        }
+    }
+}

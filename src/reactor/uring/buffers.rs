@@ -2,8 +2,8 @@
 //!
 //! The kernel takes buffers in the order they were handed over. Were they all in the ring, each receive would go to
 //! the memory used longest ago, which no cache holds any more: with 16 MiB going round, echoing 64 KiB messages took
-//! 1.3 to 2.4 times the CPU that it takes with 1 MiB. So the ring holds few, the ones released last, and more only
-//! while receives find it empty.
+//! 1.5 to 2 times the CPU that it takes with 1 MiB (on an otherwise quiet machine; on a loaded one both took as
+//! much). So the ring holds few, the ones released last, and more only while receives find it empty.
 
 #![allow(unsafe_code)]
 
@@ -38,8 +38,7 @@ pub(super) struct BufferRing {
     ran_out: bool,
 }
 
-/// Bytes the kernel has to receive into when little is going on: half a core's second-level cache, where that has
-/// 2 MiB, and a quarter of a millisecond of a 32 Gbit/s link.
+/// Bytes the kernel has to receive into when little is going on: about a core's second-level cache.
 const BASE_BYTES: u32 = 1 << 20;
 /// However large the buffers, some are there.
 const LEAST: u32 = 16;
