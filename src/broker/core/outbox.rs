@@ -161,6 +161,11 @@ impl Outbox {
         self.marks.clear();
     }
 
+    /// Whether somebody is to be told of bytes that leave.
+    pub(super) fn has_marks(&self) -> bool {
+        !self.marks.is_empty()
+    }
+
     /// The next mark whose bytes have all left.
     pub(super) fn passed_mark(&mut self) -> Option<Mark> {
         let first = self.marks.front()?;

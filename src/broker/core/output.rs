@@ -362,7 +362,8 @@ impl Core {
             };
             self.held = self.held - conn.out.counted + batch.remaining();
             conn.out.counted = batch.remaining();
-            self.backlog |= !conn.out.ring.is_empty();
+            // whatever waits for the end of this send must not be slept over
+            self.backlog |= !conn.out.ring.is_empty() || conn.out.has_marks() || conn.phase != Phase::Open;
             return Some(match conn.side {
                 Side::LinkIn(core) => Output::Link { key, core, kind: LinkKind::Answers, batch },
                 Side::LinkOut(core) => Output::Link { key, core, kind: LinkKind::Requests, batch },
@@ -373,8 +374,9 @@ impl Core {
     }
 
     /// Whether something waits that could leave at once: the shard is not to sleep on it.
+    #[must_use]
     pub fn has_backlog(&self) -> bool {
-        self.backlog || !self.dirty.is_empty() || !self.news.is_empty()
+        !self.dirty.is_empty() || !self.news.is_empty()
     }
 
     /// A batch came back from the reactor, or was taken by another core. `lost`: the socket can't be sent on.
@@ -466,8 +468,9 @@ impl Core {
     }
 
     /// Ends a turn: leases whose bytes could not leave are given back, and the other cores are told the news.
-    /// `pressed`: the pool runs low, so nothing stays leased.
-    pub fn end_turn<L: Leases>(&mut self, pressed: bool, leases: &L) {
+    /// `pressed`: the pool runs low, so nothing stays leased. Says whether the end of a send that was begun is awaited
+    /// by something: the shard is to take it in before it sleeps.
+    pub fn end_turn<L: Leases>(&mut self, pressed: bool, leases: &L) -> bool {
         while let Some(&(since, key)) = self.leased.front() {
             if !pressed && self.turn - since < LEASE_TURNS {
                 break;
@@ -491,8 +494,8 @@ impl Core {
         for key in std::mem::take(&mut self.flooded) {
             self.violation(key, &Violation::new(Code::Flood, "provoked more frames than it reads"));
         }
-        self.backlog = false;
         self.turn += 1;
+        std::mem::take(&mut self.backlog)
     }
 }
 

@@ -78,11 +78,6 @@ impl OpenedStreams {
         self.active + self.discarding - self.refused
     }
 
-    /// Ids of requests that were taken, ended ones included: what max_streams bounds.
-    pub(super) fn taken(&self) -> u32 {
-        self.active + self.discarding - self.refused
-    }
-
     /// All ids in use.
     pub(super) fn in_use(&self) -> u32 {
         self.active + self.discarding
