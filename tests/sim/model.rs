@@ -17,6 +17,8 @@ use crate::world::{World, trace};
 #[derive(Debug)]
 pub(crate) struct Spec {
     pub(crate) channel: usize,
+    /// By client.
+    pub(crate) consumer: usize,
     pub(crate) up_len: usize,
     pub(crate) down_len: usize,
     pub(crate) flags: Flags,
@@ -62,6 +64,10 @@ pub(crate) struct Shared {
     pub(crate) hostility: bool,
     pub(crate) max_frame: u32,
     pub(crate) answered: u64,
+    /// A provider read two requests of one consumer in the wrong order: only a lost or leaving provider, whose
+    /// requests were handed on, excuses that.
+    pub(crate) disorder: Option<String>,
+    pub(crate) providers_leaving: u32,
     /// A consumer was told PROVIDER_LOST.
     pub(crate) told_lost: bool,
 }
@@ -166,6 +172,8 @@ pub(crate) struct Client {
     pub(crate) dead: bool,
     error_seen: bool,
     last_ping: Time,
+    /// Provider: the last request it read of each consumer.
+    last_of: BTreeMap<usize, u64>,
 }
 
 impl Client {
@@ -198,6 +206,7 @@ impl Client {
             dead: false,
             error_seen: false,
             last_ping: Time::ZERO,
+            last_of: BTreeMap::new(),
         }
     }
 
@@ -481,6 +490,10 @@ impl Client {
             let again = !spec.seen_by.is_empty();
             assert!(!again || spec.flags.has(Flags::RETRY), "{self}: request {number} is delivered twice");
             spec.seen_by.push(self.index);
+            let before = self.last_of.insert(spec.consumer, number);
+            if let Some(before) = before.filter(|&before| before > number) {
+                shared.disorder = Some(format!("{self} read request {before} before {number} of the same consumer"));
+            }
             let timeout = if spec.timeout_ms == 0 { shared.default_timeout_ms } else { spec.timeout_ms };
             assert!((1..=timeout).contains(&header.arg), "{self}: {} ms left of {timeout}", header.arg);
             hangs |= number % 13 == 0 && !shared.finishing;
@@ -495,7 +508,8 @@ impl Client {
             terminal: false,
             hangs,
         };
-        take(&name, number, &mut stream.recv, bytes, true, number != FOREIGN);
+        let strict = number != FOREIGN && !shared.specs[number as usize].hostile;
+        take(&name, number, &mut stream.recv, bytes, true, strict);
         stream.recv.ended = header.flags.has(Flags::END);
         self.streams.insert(id, stream);
         self.check_request_end(shared, id);
@@ -536,6 +550,7 @@ impl Client {
         }
         if rng.one_in(600) && self.habits.leaves && !self.goaway_sent {
             self.goaway_sent = true;
+            shared.providers_leaving += u32::from(self.role == Role::Provider);
             return self.send(world, Header::new(FrameType::GoAway, 0), &[b"bye"]);
         }
         if self.is_consumer() && rng.one_in(10) && !self.goaway_sent {
@@ -622,6 +637,7 @@ impl Client {
         let surplus = self.streams.len() >= welcome.max_streams as usize;
         let spec = Spec {
             channel: self.channel,
+            consumer: self.index,
             up_len: if surplus { 0 } else { rng.length(shared.max_body) },
             down_len: rng.length(shared.max_body),
             flags,
@@ -851,6 +867,25 @@ impl Client {
     /// Requests on its connection without an outcome.
     pub(crate) fn open_requests(&self) -> Vec<u64> {
         self.streams.values().filter(|stream| !stream.terminal).map(|stream| stream.number).collect()
+    }
+
+    /// Having read all there is, a provider knows of every request that has ended without it.
+    pub(crate) fn check_cancels(&self, shared: &Shared, cores: usize) {
+        if self.role != Role::Provider || self.dead || self.hostile || self.error_seen {
+            return;
+        }
+        for stream in self.streams.values().filter(|stream| !stream.terminal && stream.number != FOREIGN) {
+            let spec = &shared.specs[stream.number as usize];
+            let ended = match spec.outcome {
+                // another core may have answered a one-way request when its deadline passed here
+                Some(Outcome::Failed(_)) => cores == 1 || !spec.flags.has(Flags::ONEWAY),
+                // a one-way request may have been answered without its consumer having read so
+                Some(Outcome::Lost) => !spec.flags.has(Flags::ONEWAY) && !spec.hostile,
+                _ => false,
+            };
+            let number = stream.number;
+            assert!(stream.cancelled || !ended, "{self}: request {number} has ended, and no CANCEL came: {spec:?}");
+        }
     }
 
     /// Breaks the protocol.
