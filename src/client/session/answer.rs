@@ -72,11 +72,8 @@ impl Session {
         stream.recv.queue.clear();
         if !stream.send.ended {
             stream.failure.get_or_insert_with(|| Failure::cancelled(header.code));
+            // The terminal frame is left to the handle that answers: until then the work goes on (§3).
             wake_all(stream, &mut self.wakes);
-            if stream.send.finished {
-                // The answer was on its way: nobody else will end it.
-                self.fail_request(key, Code::Cancelled, "");
-            }
         }
         self.after_end(key);
     }

@@ -127,7 +127,9 @@ async fn dropping_the_future_cancels() {
     let request = wire.expect(FrameType::Request).await;
     assert_eq!(consumer.in_flight(), 1);
     sending.abort();
+    let began = tokio::time::Instant::now();
     let cancel = wire.expect(FrameType::Cancel).await;
+    assert!(began.elapsed().is_zero(), "at once, not at the deadline");
     assert_eq!((cancel.stream(), cancel.header.code), (request.stream(), Code::Cancelled.to_wire()));
     assert_eq!(consumer.in_flight(), 0);
     wire.error(request.stream(), Code::Cancelled, Flags::NONE, "").await;
@@ -144,7 +146,9 @@ async fn dropping_the_response_cancels_and_the_id_is_reused_only_then() {
         request.stream()
     });
     drop(response.unwrap());
+    let began = tokio::time::Instant::now();
     assert_eq!(wire.expect(FrameType::Cancel).await.stream(), first);
+    assert!(began.elapsed().is_zero(), "at once, not at the deadline");
     let ((), second) = tokio::join!(async { assert!(consumer.send("y", SOON).await.is_ok()) }, async {
         let request = wire.expect(FrameType::Request).await;
         wire.respond(request.stream(), b"").await;

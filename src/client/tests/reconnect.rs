@@ -130,6 +130,25 @@ async fn without_a_connection_sends_wait_no_longer_than_their_timeout() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn waits_grow_while_connections_fail_and_shrink_when_one_has_lasted() {
+    let mut net = Net::new();
+    let (_consumer, mut wire) = net.consumer(welcome()).await;
+    let mut waits = Vec::new();
+    for round in 0..9 {
+        if round == 8 {
+            tokio::time::sleep(Duration::from_secs(3)).await; // of the test clock: the connection lasts
+        }
+        drop(wire);
+        let lost = Instant::now();
+        (_, wire) = net.welcome(welcome()).await;
+        waits.push(lost.elapsed());
+    }
+    assert!(waits[0] <= Duration::from_millis(51), "{waits:?}");
+    assert!(waits[7] >= Duration::from_secs(1) && waits[7] <= Duration::from_millis(2001), "{waits:?}");
+    assert!(waits[8] <= Duration::from_millis(51), "{waits:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn at_goaway_new_requests_move_and_old_ones_finish() {
     let mut net = Net::new();
     let connecting = net.dialling_consumer("a:1,b:1", Options::default(), Retry::Attempts(1));

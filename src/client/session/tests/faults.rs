@@ -1,12 +1,14 @@
 //! What a broker may not send, and what it may at any time.
 
+use std::task::{Context, Poll, Waker};
+
 use bytes::{Bytes, BytesMut};
 use proptest::prelude::*;
 use uuid::Uuid;
 
-use super::super::{End, NewRequest, Origin, Session};
+use super::super::{Cause, End, NewRequest, Origin, Session};
 use super::{WINDOW, hello, session, welcome};
-use crate::base::Time;
+use crate::base::{Key, Time};
 use crate::protocol::{Code, Flags, FrameType, Header, Role};
 
 fn receive(session: &mut Session, header: Header, payload: &[u8]) {
@@ -15,9 +17,7 @@ fn receive(session: &mut Session, header: Header, payload: &[u8]) {
     session.receive(&mut BytesMut::from(&bytes[..]), Time::ZERO);
 }
 
-/// A consumer's session with stream 1 open and its response as far as `frames` say.
-fn consumer(frames: &[(Header, &[u8])]) -> Session {
-    let mut session = session(Role::Consumer);
+fn open(session: &mut Session) -> Key {
     let request = NewRequest {
         id: Uuid::nil(),
         flags: Flags::NONE,
@@ -27,7 +27,13 @@ fn consumer(frames: &[(Header, &[u8])]) -> Session {
         body: Bytes::from_static(b"x"),
         whole: true,
     };
-    session.open_request(request).unwrap();
+    session.open_request(request).unwrap()
+}
+
+/// A consumer's session with stream 1 open and its response as far as `frames` say.
+fn consumer(frames: &[(Header, &[u8])]) -> Session {
+    let mut session = session(Role::Consumer);
+    open(&mut session);
     session.fill(&mut Vec::new());
     frames.iter().for_each(|(header, payload)| receive(&mut session, *header, payload));
     assert!(session.end().is_none());
@@ -214,6 +220,24 @@ fn what_follows_the_end_is_not_looked_at() {
     receive(&mut session, new(FrameType::Hello, 7), b"whatever");
     assert_eq!(session.end().map(|end| end.origin), Some(Origin::Closed));
     assert_eq!(welcome().max_frame, 128);
+}
+
+#[test]
+fn at_goaway_what_was_not_sent_fails_as_not_started_and_the_rest_goes_on() {
+    let mut session = consumer(&[]);
+    let unsent = open(&mut session);
+    receive(&mut session, new(FrameType::GoAway, 0), b"");
+    let cx = Context::from_waker(Waker::noop());
+    let Poll::Ready(Err(failure)) = session.poll_response(unsent, &cx) else { panic!("it waits") };
+    assert_eq!((failure.cause, failure.flags), (Cause::Local(Code::Draining), Flags::NONE));
+    session.release(unsent);
+    let mut out = Vec::new();
+    session.fill(&mut out);
+    assert!(out.is_empty(), "nothing of it leaves");
+    assert_eq!(session.open(), 1);
+    receive(&mut session, new(FrameType::Response, 1).flags(Flags::END), b"x");
+    session.end_if_done();
+    assert_eq!(session.end().map(|end| end.origin), Some(Origin::Lost));
 }
 
 proptest! {
