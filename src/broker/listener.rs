@@ -5,19 +5,19 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use socket2::{Domain, SockRef, Socket, Type};
 
 use super::options::ListenAddr;
 use super::server::ServerError;
 
-/// A bound, listening socket. Its Unix socket file goes with it.
+/// A bound, listening socket.
 #[derive(Debug)]
 pub(super) struct Listener {
     pub socket: Socket,
     /// As bound: with the port that was picked.
     pub addr: ListenAddr,
-    file: Option<PathBuf>,
 }
 
 impl Listener {
@@ -34,18 +34,34 @@ impl Listener {
     pub(super) fn duplicate(&self) -> io::Result<OwnedFd> {
         self.socket.as_fd().try_clone_to_owned()
     }
+}
 
-    /// Removes the Unix socket's file, so that a successor can bind.
-    pub(super) fn unlink(&mut self) {
-        if let Some(file) = self.file.take() {
+/// The files of Unix sockets. They go when listening ends, so that a successor can bind, and not again later, for by
+/// then they may be the successor's.
+#[derive(Debug, Default)]
+pub(super) struct SocketFiles(Mutex<Vec<PathBuf>>);
+
+impl SocketFiles {
+    pub(super) fn of(listeners: &[Listener]) -> SocketFiles {
+        let files = listeners.iter().filter_map(|listener| match &listener.addr {
+            ListenAddr::Unix(path) => Some(path.clone()),
+            ListenAddr::Tcp(_) => None,
+        });
+        SocketFiles(Mutex::new(files.collect()))
+    }
+
+    /// Removes them, the first time.
+    pub(super) fn remove(&self) {
+        let files = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        for file in files {
             let _ = std::fs::remove_file(file);
         }
     }
 }
 
-impl Drop for Listener {
+impl Drop for SocketFiles {
     fn drop(&mut self) {
-        self.unlink();
+        self.remove();
     }
 }
 
@@ -66,7 +82,7 @@ fn bind_tcp(addr: SocketAddr) -> io::Result<Listener> {
     socket.listen(backlog())?;
     socket.set_nonblocking(true)?;
     let bound = socket.local_addr()?.as_socket().expect("a TCP socket has an IP address");
-    Ok(Listener { socket, addr: ListenAddr::Tcp(bound), file: None })
+    Ok(Listener { socket, addr: ListenAddr::Tcp(bound) })
 }
 
 fn bind_unix(path: &Path) -> io::Result<Listener> {
@@ -83,7 +99,7 @@ fn bind_unix(path: &Path) -> io::Result<Listener> {
     socket.bind(&addr)?;
     socket.listen(backlog())?;
     socket.set_nonblocking(true)?;
-    Ok(Listener { socket, addr: ListenAddr::Unix(path.to_owned()), file: Some(path.to_owned()) })
+    Ok(Listener { socket, addr: ListenAddr::Unix(path.to_owned()) })
 }
 
 fn hint(error: &io::Error, addr: &ListenAddr) -> &'static str {

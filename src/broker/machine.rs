@@ -60,7 +60,9 @@ fn memory() -> (u64, &'static str) {
         line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()
     });
     let machine = machine.map_or(u64::MAX, |kib| kib * 1024);
-    match super::cpus::cgroup_files("memory.max").filter_map(|text| text.trim().parse::<u64>().ok()).min() {
+    let v2 = super::cpus::cgroup_files("memory.max");
+    let v1 = std::fs::read_to_string("/sys/fs/cgroup/memory/memory.limit_in_bytes").ok();
+    match v2.chain(v1).filter_map(|text| text.trim().parse::<u64>().ok()).min() {
         Some(cgroup) if cgroup < machine => (cgroup, "the cgroup"),
         _ => (machine, "the machine"),
     }

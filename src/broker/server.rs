@@ -12,14 +12,12 @@ use uuid::Uuid;
 use super::admission::Admission;
 use super::core::{COPY_BELOW, Channel, Options};
 use super::cpus;
-use super::listener::Listener;
+use super::listener::{Listener, SocketFiles};
 use super::machine;
 use super::mesh::Mesh;
 use super::options::{Io, ListenAddr, ServerOptions};
 use super::shard::{Control, PoolSize, Shard};
-use crate::reactor::epoll::Epoll;
-use crate::reactor::uring::Uring;
-use crate::reactor::{self, Reactor, Waker};
+use crate::reactor::{self, Epoll, Reactor, Uring, Waker};
 
 /// Why a broker did not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -70,9 +68,7 @@ pub enum ServerError {
 #[derive(Debug)]
 pub struct Server {
     addrs: Vec<ListenAddr>,
-    listeners: Vec<Listener>,
-    control: Arc<Control>,
-    wakers: Vec<Waker>,
+    stopper: Stopper,
     threads: Vec<JoinHandle<Result<(), ServerError>>>,
     io: Io,
 }
@@ -100,20 +96,15 @@ impl Server {
         options.validate()?;
         let cpus = cpus::choose(&options.cores).map_err(ServerError::Cores)?;
         let options = machine::fit(options, cpus.len())?;
-        let mut listeners = options.listen.iter().map(Listener::bind).collect::<Result<Vec<_>, _>>()?;
+        let listeners = options.listen.iter().map(Listener::bind).collect::<Result<Vec<_>, _>>()?;
+        let files = Arc::new(SocketFiles::of(&listeners));
         let io = choose_io(&options)?;
         let control = Arc::new(Control::default());
-        let started = spawn(&options, io, &cpus, &listeners, &control);
-        let (wakers, threads) = match started {
-            Ok(started) => started,
-            Err(error) => {
-                listeners.iter_mut().for_each(Listener::unlink);
-                return Err(error);
-            }
-        };
-        let addrs = listeners.iter().map(|listener| listener.addr.clone()).collect();
+        // each core accepts on a descriptor of its own; these ones go now, so that a drain closes the last
+        let (wakers, threads) = spawn(&options, io, &cpus, &listeners, &control)?;
+        let addrs = listeners.into_iter().map(|listener| listener.addr).collect();
         info!(cores = cpus.len(), ?io, "started");
-        Ok(Server { addrs, listeners, control, wakers, threads, io })
+        Ok(Server { addrs, stopper: Stopper { control, wakers, files }, threads, io })
     }
 
     /// The first TCP address it listens on, with the port that was picked.
@@ -144,14 +135,12 @@ impl Server {
     /// Begins an orderly end and returns at once: listeners close, clients are told GOAWAY, what is in flight may
     /// finish within `drain_timeout`.
     pub fn drain(&self) {
-        self.control.drain();
-        self.wakers.iter().for_each(Waker::wake);
+        self.stopper.drain();
     }
 
     /// Ends it at once: connections are dropped.
     pub fn kill(&self) {
-        self.control.abort();
-        self.wakers.iter().for_each(Waker::wake);
+        self.stopper.kill();
     }
 
     /// Waits until it has ended.
@@ -174,7 +163,7 @@ impl Server {
     /// A handle that ends the broker from elsewhere, such as a signal handler's thread.
     #[must_use]
     pub fn stopper(&self) -> Stopper {
-        Stopper { control: Arc::clone(&self.control), wakers: self.wakers.clone() }
+        self.stopper.clone()
     }
 
     fn join_threads(&mut self) -> Result<(), ServerError> {
@@ -183,7 +172,6 @@ impl Server {
             let ended = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             result = result.and(ended);
         }
-        self.listeners.clear();
         result
     }
 }
@@ -204,17 +192,20 @@ impl Drop for Server {
 pub struct Stopper {
     control: Arc<Control>,
     wakers: Vec<Waker>,
+    files: Arc<SocketFiles>,
 }
 
 impl Stopper {
     /// As [`Server::drain`].
     pub fn drain(&self) {
+        self.files.remove();
         self.control.drain();
         self.wakers.iter().for_each(Waker::wake);
     }
 
     /// As [`Server::kill`].
     pub fn kill(&self) {
+        self.files.remove();
         self.control.abort();
         self.wakers.iter().for_each(Waker::wake);
     }
@@ -224,8 +215,9 @@ impl Stopper {
 fn choose_io(options: &ServerOptions) -> Result<Io, ServerError> {
     match options.io {
         Io::Epoll => Ok(Io::Epoll),
-        wanted => match Uring::probe() {
-            Ok(()) => Ok(Io::Uring),
+        // the smallest there is: made and dropped, for what counts is whether the kernel lets us
+        wanted => match Uring::new(&reactor::Options { buffers: 16, entries: 16, ..reactor::Options::default() }) {
+            Ok(_) => Ok(Io::Uring),
             Err(error) if wanted == Io::Auto => {
                 warn!("io_uring can't be used, epoll takes its place: {error}");
                 Ok(Io::Epoll)
@@ -266,10 +258,11 @@ fn spawn(
             core_options,
             io,
             reactor: reactor::Options {
-                buffers: options.buffers,
-                buffer_size: options.buffer_size,
+                // validated to be at most 32,768 and 1 MiB
+                buffers: options.buffers as u32,
+                buffer_size: options.buffer_size as u32,
+                entries: options.ring_entries,
                 spin: options.spin,
-                ..reactor::Options::default()
             },
             cpu: options.pin.then_some(cpus[core]),
             listeners: listeners.iter().map(Listener::duplicate).collect::<Result<_, _>>().map_err(at(core))?,
@@ -342,11 +335,11 @@ impl Start {
         let _abort = AbortOnPanic(core);
         match self.io {
             Io::Epoll => {
-                let reactor = Epoll::new(self.reactor.clone())?;
+                let reactor = Epoll::new(&self.reactor).map_err(at(usize::from(core)))?;
                 self.serve(reactor)
             }
             Io::Uring | Io::Auto => {
-                let reactor = Uring::new(self.reactor.clone())?;
+                let reactor = Uring::new(&self.reactor)?;
                 self.serve(reactor)
             }
         }
@@ -382,9 +375,9 @@ impl Drop for AbortOnPanic {
 
 impl PoolSize for reactor::Pool {
     fn capacity(&self) -> usize {
-        reactor::Pool::capacity(self)
+        self.count() as usize
     }
     fn free(&self) -> usize {
-        reactor::Pool::free(self)
+        reactor::Pool::free(self) as usize
     }
 }

@@ -62,6 +62,8 @@ pub(super) struct Shard<R: Reactor> {
     now: Time,
     /// The last turn began late: peers' silence is judged only after one that read what was waiting.
     paused: bool,
+    /// A send was begun whose end something waits for.
+    awaits_sends: bool,
 }
 
 impl<R: Reactor> Shard<R>
@@ -80,7 +82,20 @@ where
         let low = reactor.pool().capacity() / 4;
         let core = Core::new(options, now);
         let ips = HashMap::new();
-        Shard { reactor, core, mesh, control, admission, max_strangers, ips, low, obeyed: 0, now, paused: false }
+        Shard {
+            reactor,
+            core,
+            mesh,
+            control,
+            admission,
+            max_strangers,
+            ips,
+            low,
+            obeyed: 0,
+            now,
+            paused: false,
+            awaits_sends: false,
+        }
     }
 
     /// Starts accepting on this listener.
@@ -109,7 +124,7 @@ where
 
     /// How long this turn may sleep.
     fn timeout(&mut self) -> Duration {
-        if self.paused || self.core.has_backlog() {
+        if self.paused || self.awaits_sends || self.core.has_backlog() {
             return Duration::ZERO;
         }
         let due = self.core.next_deadline().map_or(IDLE, |at| (at - sys::now()).min(IDLE));
@@ -182,8 +197,7 @@ where
                 let key = core.moved_in(now, &moved);
                 let sock = reactor.add(fd, key.pack());
                 ips.insert(sock.0, ip);
-                core.attach(key, sock.0);
-                core.received_moved(now, key, &moved);
+                core.attach_moved(now, key, sock.0, &moved);
             }
         });
         self.act();
@@ -232,7 +246,12 @@ where
         let ip = self.ips.remove(&handle).flatten();
         match self.reactor.detach(Sock(handle)) {
             Some(fd) => self.mesh.send(core, Item::Conn { fd, ip, moved }),
-            None => self.admission.leave(ip),
+            // nothing is in flight between two single receives: this is a fault, and must not leak the connection
+            None => {
+                warn!("a connection could not be moved to core {core}; it is closed");
+                self.admission.leave(ip);
+                self.reactor.close(Sock(handle), true);
+            }
         }
     }
 
@@ -251,7 +270,7 @@ where
 
     fn end_turn(&mut self) {
         let pool = self.reactor.pool();
-        self.core.end_turn(pool.free() < self.low, pool);
+        self.awaits_sends = self.core.end_turn(pool.free() < self.low, pool);
     }
 
     /// All connections have ended: waits until the reactor has let go of them.

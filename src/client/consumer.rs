@@ -1,17 +1,62 @@
 //! The sending side: [`Consumer`].
 
-use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
-use super::{Addrs, Body, Channel, Error, ErrorKind, Metrics, Options, Response, Retry};
+use super::dial::{Dial, Sockets};
+use super::flight::Counts;
+use super::link::{Link, Plan};
+use super::ping::PingPace;
+use super::{Addrs, Body, Channel, Error, ErrorKind, Metrics, Options, RequestBuilder, Response, Retry};
+
+/// How long a PING may take.
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Sends requests to a channel. A cheap handle: clones share one connection, which any number of tasks may use at
-/// once. When the last clone and the last [`Response`] are gone, the connection is closed.
+/// once.
+///
+/// - The connection is made again whenever it is lost; requests in flight then fail with
+///   [`ErrorKind::Connection`], new ones wait for the next connection up to their timeout.
+/// - When the broker is leaving (GOAWAY, §7), new requests go to the next address at once, and what is in flight
+///   finishes where it is.
+/// - More requests than the broker allows on a connection wait for a free stream, in turn.
+/// - When the last clone and the last [`Response`] are gone, the connection is closed.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), corelay::client::Error> {
+/// use std::time::Duration;
+/// use corelay::client::{Body, Consumer};
+///
+/// let consumer = Consumer::connect("broker-a:9090,broker-b:9090", "thumbnails").await?;
+/// let image = tokio::fs::File::open("photo.jpg").await.expect("a photo");
+/// let mut response = consumer.send(Body::reader(image), Duration::from_secs(30)).await?;
+/// while let Some(piece) = response.chunk().await? {
+///     println!("{} bytes", piece.len());
+/// }
+/// consumer.drain(Duration::from_secs(5)).await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Consumer {
-    metrics: Metrics,
+    pub(super) inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+pub(super) struct Inner {
+    pub(super) link: Arc<Link>,
+    pub(super) counts: Arc<Counts>,
+    pub(super) grace: Duration,
+    pings: PingPace,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.link.abandon();
+    }
 }
 
 /// The broker a client is connected to, as its WELCOME says (§2).
@@ -38,171 +83,153 @@ pub struct ServerInfo {
     pub default_timeout: Duration,
 }
 
-fn not_built() -> Error {
-    Error::new(ErrorKind::Internal, "not built yet")
-}
-
 impl Consumer {
-    /// Connects.
+    /// Connects to the first of `addr` that answers, with [`Options::default`].
+    ///
+    /// # Errors
+    /// As [`Consumer::connect_with`].
     pub async fn connect(addr: impl Into<Addrs>, channel: impl Into<Channel>) -> Result<Consumer, Error> {
         Consumer::connect_with(addr, channel, Options::default()).await
     }
-    /// Connects.
+
+    /// Connects to the first of `addr` that answers. Each is tried once.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Connection`] where none answers, [`ErrorKind::InvalidInput`] for an address, channel or option
+    /// that can't be used, else what the broker says: [`ErrorKind::Unauthorized`], [`ErrorKind::Version`],
+    /// [`ErrorKind::Draining`] ...
     pub async fn connect_with(
         addr: impl Into<Addrs>,
         channel: impl Into<Channel>,
         options: Options,
     ) -> Result<Consumer, Error> {
-        let _ = (addr.into(), channel.into(), options);
-        Err(not_built())
+        Consumer::connect_with_retry(addr, channel, options, 1).await
     }
-    /// Connects.
+
+    /// As [`Consumer::connect_with`], again and again with growing waits in between: so many times, or for so long.
+    ///
+    /// # Errors
+    /// As [`Consumer::connect_with`], from the last attempt. What can't get better is not tried again.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), corelay::client::Error> {
+    /// use std::time::Duration;
+    /// use corelay::client::{Consumer, Options};
+    /// let options = Options::default().name("checkout");
+    /// let consumer =
+    ///     Consumer::connect_with_retry("127.0.0.1:9090", "orders", options, Duration::from_secs(30)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn connect_with_retry(
         addr: impl Into<Addrs>,
         channel: impl Into<Channel>,
         options: Options,
         retry: impl Into<Retry>,
     ) -> Result<Consumer, Error> {
-        let _ = (addr.into(), channel.into(), options, retry.into());
-        Err(not_built())
+        let (addr, channel) = (addr.into(), channel.into());
+        Consumer::dial(addr, channel, options, retry.into(), Metrics::default(), Arc::new(Sockets)).await
     }
-    /// Sends; resolves when the response begins.
+
+    pub(super) async fn dial(
+        addr: Addrs,
+        channel: Channel,
+        options: Options,
+        retry: Retry,
+        metrics: Metrics,
+        dial: Arc<dyn Dial>,
+    ) -> Result<Consumer, Error> {
+        let grace = options.grace;
+        let plan = Plan::new(addr, channel, None, options, dial)?.metrics(metrics.clone());
+        let link = plan.start(retry).await?;
+        let counts = Counts::new(metrics);
+        Ok(Consumer { inner: Arc::new(Inner { link, counts, grace, pings: PingPace::default() }) })
+    }
+
+    /// Sends a request and resolves when the response begins. `timeout` bounds the whole of it, to the response's
+    /// last byte. Dropping the future, or the response before its end, cancels the request at the provider.
+    ///
+    /// # Errors
+    /// The [`Error`]'s kind says what happened, [`Error::may_have_started`] whether a provider may have begun.
     pub async fn send(&self, body: impl Into<Body>, timeout: Duration) -> Result<Response, Error> {
         self.request(body).timeout(timeout).send().await
     }
-    /// One-way.
+
+    /// Sends a one-way request (§5): resolves when all of it has been handed to a provider.
+    ///
+    /// # Errors
+    /// As [`Consumer::send`].
     pub async fn publish(&self, body: impl Into<Body>, timeout: Duration) -> Result<(), Error> {
         self.request(body).timeout(timeout).publish().await
     }
-    /// A request to build.
+
+    /// A request with more to say than body and timeout.
+    ///
+    /// ```no_run
+    /// # async fn example(consumer: corelay::client::Consumer) -> Result<(), corelay::client::Error> {
+    /// use std::time::Duration;
+    /// let response = consumer
+    ///     .request("two apples")
+    ///     .header("content-type", "text/plain")
+    ///     .timeout(Duration::from_secs(5))
+    ///     .wait(true)
+    ///     .retry(true)
+    ///     .send()
+    ///     .await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn request(&self, body: impl Into<Body>) -> RequestBuilder<'_> {
-        RequestBuilder { consumer: self, _body: body.into() }
+        RequestBuilder::new(self, body.into())
     }
-    /// Round trip of a PING.
+
+    /// The round trip of a PING to the broker. Calls beyond the broker's bound on PINGs (§7) wait.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Connection`] without a connection or an answer within 5 s.
     pub async fn ping(&self) -> Result<Duration, Error> {
-        Err(not_built())
+        let limit = Instant::now() + PING_TIMEOUT;
+        self.inner.pings.turn().await;
+        let conn = self.inner.link.connected(limit).await?;
+        timeout_at(limit, conn.ping()).await.unwrap_or_else(|_| {
+            Err(Error::new(ErrorKind::Connection, format!("no PONG within {} s", PING_TIMEOUT.as_secs())))
+        })
     }
-    /// Requests begun and not ended.
+
+    /// Requests begun and not ended: from `send` to the response's last byte.
+    #[must_use]
     pub fn in_flight(&self) -> usize {
-        0
+        self.inner.counts.in_flight()
     }
+
     /// Whether there is a connection that takes requests.
+    #[must_use]
     pub fn is_connected(&self) -> bool {
-        false
+        self.inner.link.current().is_some_and(|conn| conn.takes_requests())
     }
+
     /// The broker; `None` while there is no connection.
+    #[must_use]
     pub fn server(&self) -> Option<ServerInfo> {
-        None
+        self.inner.link.current()?.server().cloned()
     }
-    /// Closes at once.
-    pub async fn close(&self) {}
-    /// Lets what is in flight finish.
+
+    /// Closes the connection at once: what is in flight fails with [`ErrorKind::Closed`].
+    pub async fn close(&self) {
+        self.inner.link.close().await;
+    }
+
+    /// Takes no new requests, lets those in flight finish for up to `deadline`, then closes.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Deadline`] if some were still in flight and were cut off.
     pub async fn drain(&self, deadline: Duration) -> Result<(), Error> {
-        let _ = deadline;
-        Ok(())
+        self.inner.link.drain(deadline).await
     }
+
     /// What this consumer counts.
+    #[must_use]
     pub fn metrics(&self) -> &Metrics {
-        &self.metrics
+        &self.inner.counts.metrics
     }
 }
-
-/// A request being built.
-#[derive(Debug)]
-pub struct RequestBuilder<'a> {
-    consumer: &'a Consumer,
-    _body: Body,
-}
-
-impl RequestBuilder<'_> {
-    /// Timeout.
-    pub fn timeout(self, _timeout: Duration) -> Self {
-        self
-    }
-    /// Header.
-    pub fn header(self, _key: impl Into<String>, _value: impl Into<Vec<u8>>) -> Self {
-        self
-    }
-    /// WAIT.
-    pub fn wait(self, _on: bool) -> Self {
-        self
-    }
-    /// RETRY.
-    pub fn retry(self, _on: bool) -> Self {
-        self
-    }
-    /// Its id.
-    pub fn request_id(self, _id: Uuid) -> Self {
-        self
-    }
-    /// Sends; resolves when the response begins.
-    pub async fn send(self) -> Result<Response, Error> {
-        let _ = self.consumer;
-        Err(not_built())
-    }
-    /// Sends one-way.
-    pub async fn publish(self) -> Result<(), Error> {
-        Err(not_built())
-    }
-}
-
-/// Several consumers of one channel.
-#[derive(Clone, Debug)]
-pub struct ConsumerPool {
-    members: Vec<Consumer>,
-}
-
-impl ConsumerPool {
-    /// Connects `n` consumers.
-    pub async fn connect(addr: impl Into<Addrs>, channel: impl Into<Channel>, n: usize) -> Result<ConsumerPool, Error> {
-        ConsumerPool::connect_with(addr, channel, n, Options::default()).await
-    }
-    /// Connects `n` consumers.
-    pub async fn connect_with(
-        addr: impl Into<Addrs>,
-        channel: impl Into<Channel>,
-        n: usize,
-        options: Options,
-    ) -> Result<ConsumerPool, Error> {
-        let _ = (addr.into(), channel.into(), n, options);
-        Err(not_built())
-    }
-    /// The member with the fewest requests in flight.
-    pub fn get(&self) -> &Consumer {
-        &self.members[0]
-    }
-    /// Sends on the member with the fewest requests in flight.
-    pub async fn send(&self, body: impl Into<Body>, timeout: Duration) -> Result<Response, Error> {
-        self.get().send(body, timeout).await
-    }
-    /// One-way.
-    pub async fn publish(&self, body: impl Into<Body>, timeout: Duration) -> Result<(), Error> {
-        self.get().publish(body, timeout).await
-    }
-    /// A request to build.
-    pub fn request(&self, body: impl Into<Body>) -> RequestBuilder<'_> {
-        self.get().request(body)
-    }
-    /// All members.
-    pub fn members(&self) -> &[Consumer] {
-        &self.members
-    }
-    /// Requests begun and not ended.
-    pub fn in_flight(&self) -> usize {
-        self.members.iter().map(Consumer::in_flight).sum()
-    }
-    /// Closes all members at once.
-    pub async fn close(&self) {}
-    /// Lets what is in flight finish.
-    pub async fn drain(&self, deadline: Duration) -> Result<(), Error> {
-        let _ = deadline;
-        Ok(())
-    }
-    /// What the members count together.
-    pub fn metrics(&self) -> &Metrics {
-        self.members[0].metrics()
-    }
-}
-
-#[allow(dead_code)]
-fn _later(_: SocketAddr) {}

@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
-use std::sync::Arc;
 
+use super::session::{Cause, End, Failure, Origin, Source};
 use crate::protocol::{Code, Flags};
 
 /// What kind of failure it was. Codes are those of §6 of `docs/PROTOCOL.md`.
@@ -157,7 +157,7 @@ pub struct Error {
     pub kind: ErrorKind,
     text: Cow<'static, str>,
     started: bool,
-    source: Option<Arc<dyn StdError + Send + Sync>>,
+    source: Option<Source>,
 }
 
 impl Error {
@@ -170,16 +170,53 @@ impl Error {
         self
     }
 
-    pub(super) fn source(mut self, source: impl StdError + Send + Sync + 'static) -> Error {
-        self.source = Some(Arc::new(source));
+    pub(super) fn source(mut self, source: Option<Source>) -> Error {
+        self.source = source;
         self
     }
 
-    /// What the broker's ERROR on a stream says.
-    pub(super) fn of_stream(code: u16, flags: Flags, text: String) -> Error {
-        let kind = Code::from_wire(code).map_or(ErrorKind::Internal, ErrorKind::of);
+    /// Why a connection ended.
+    pub(super) fn of_end(end: &End) -> Error {
+        let kind = match end.origin {
+            Origin::Peer(code) => Code::from_wire(code).map_or(ErrorKind::Internal, ErrorKind::of),
+            Origin::Found(code) => ErrorKind::of(code),
+            Origin::Lost => ErrorKind::Connection,
+            Origin::Closed => ErrorKind::Closed,
+        };
+        Error::new(kind, end.text.clone()).source(end.source.clone())
+    }
+
+    /// The same, and at which address.
+    pub(super) fn at(mut self, addr: &super::Addr) -> Error {
+        self.text = Cow::Owned(format!("{addr}: {}", self.text));
+        self
+    }
+
+    /// Why a request failed, on a connection that may have ended.
+    pub(super) fn of_failure(failure: &Failure, end: Option<&End>) -> Error {
+        let stated = failure.flags.has(Flags::STARTED);
+        let kind = match failure.cause {
+            Cause::Peer(code) => Code::from_wire(code).map_or(ErrorKind::Internal, ErrorKind::of),
+            Cause::Local(code) => ErrorKind::of(code),
+            Cause::Body => ErrorKind::Body,
+            Cause::Connection => return Error::of_lost_request(end, stated),
+        };
+        // These come from a provider, so there was one.
         let implied = matches!(kind, ErrorKind::ProviderLost | ErrorKind::Application);
-        Error::new(kind, text).started(implied || flags.has(Flags::STARTED))
+        Error::new(kind, failure.text.clone()).started(stated || implied).source(failure.source.clone())
+    }
+
+    /// A request whose connection ended: of kind Connection whoever ended it, unless the user of this side did.
+    fn of_lost_request(end: Option<&End>, started: bool) -> Error {
+        let Some(end) = end else {
+            return Error::new(ErrorKind::Connection, "the connection ended").started(started);
+        };
+        let mut error = Error::of_end(end).started(started);
+        if error.kind != ErrorKind::Closed {
+            error.text = Cow::Owned(format!("the connection ended ({}: {})", error.kind, error.text));
+            error.kind = ErrorKind::Connection;
+        }
+        error
     }
 
     /// Whether a provider may have begun to work on the request. Where it is `false`, sending it again is safe even

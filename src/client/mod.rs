@@ -7,7 +7,7 @@
 //!                 └ reconnects, moves on at GOAWAY
 //! ```
 //!
-//! - [`session`] is one connection's protocol state: pure, no I/O and no clock.
+//! - `session` is one connection's protocol state: pure, no I/O and no clock.
 //! - `connection` drives a session over a socket; `link` keeps a connection there, whatever happens.
 //! - [`Consumer`], [`Provider`], [`ConsumerPool`], [`Request`] and [`Response`] are the handles of users.
 //!
@@ -24,24 +24,45 @@
 //! ```
 
 mod addrs;
+mod backoff;
 mod body;
+mod connection;
 mod consumer;
+mod dial;
+mod driver;
 mod error;
+mod flight;
+mod inbox;
+mod keeper;
+mod link;
 mod metrics;
 mod options;
+mod ping;
+mod pool;
 mod provider;
+mod pump;
+mod reply;
 mod request;
 mod response;
+mod sending;
+mod serve;
+mod session;
+#[cfg(test)]
+mod tests;
 
 pub use addrs::{Addr, Addrs, Channel};
 pub use body::Body;
-pub use consumer::{Consumer, ConsumerPool, RequestBuilder, ServerInfo};
+pub use consumer::{Consumer, ServerInfo};
 pub use error::{Error, ErrorKind};
 pub use metrics::Metrics;
 pub use options::{Options, Retry, Token};
-pub use provider::{Outcome, Provider};
-pub use request::{Cancellation, Request, RequestReader, Responder};
+pub use pool::ConsumerPool;
+pub use provider::Provider;
+pub use reply::Responder;
+pub use request::{Cancellation, Request, RequestReader};
 pub use response::{Response, ResponseReader};
+pub use sending::RequestBuilder;
+pub use serve::Outcome;
 
 pub use crate::base::ChannelId;
 pub use crate::protocol::{Code, Headers};

@@ -14,39 +14,27 @@
 //! - Every socket added ends with exactly one [`Event::Closed`], after which its key is stale; or it is detached.
 
 pub mod epoll;
+mod listener;
+mod memory;
 pub mod mesh;
+mod options;
 pub mod pool;
 pub mod sys;
-#[allow(missing_docs)]
-pub mod uring {
-    pub type Uring = super::epoll::Epoll;
-}
-pub use pool::Pool;
-
-/// T.
-#[derive(Clone, Debug, Default)]
-#[allow(missing_docs)]
-pub struct Options {
-    pub buffers: usize,
-    pub buffer_size: usize,
-    pub spin: Duration,
-}
-/// T.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct SetupError(pub io::Error);
-#[allow(missing_docs)]
-impl Waker {
-    pub fn wake(&self) {
-        let _ = rustix::io::write(&*self.fd, &1u64.to_ne_bytes());
-    }
-}
+#[cfg(test)]
+mod tests;
+pub mod uring;
+mod waker;
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use crate::base::{Batch, Leases, Piece};
+
+pub use self::epoll::Epoll;
+pub use self::options::Options;
+pub use self::pool::Pool;
+pub use self::uring::{SendMode, SetupError, Uring};
 
 /// A socket of a reactor: slot and generation, as one integer. Stale ones are ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -124,6 +112,7 @@ pub struct Waker {
 
 /// One core's I/O. See the module's page for how a turn goes.
 ///
+/// Events of one wait come with [`Event::Sent`] first: what a received request has to send finds its connection idle.
 /// Operations asked for between two waits take effect with the next one (uring) or at once (epoll); either way
 /// their outcome is an [`Event`] after the next [`Reactor::wait`].
 pub trait Reactor {
@@ -133,7 +122,8 @@ pub trait Reactor {
     /// The receive buffers' pool.
     fn pool(&self) -> &Self::Pool;
 
-    /// Starts accepting on a bound, listening socket. Several reactors may accept on duplicates of one socket.
+    /// Starts accepting on a bound, listening socket. Several reactors may accept on duplicates of one socket. Raise
+    /// the limit of descriptors ([`sys::raise_nofile`]) first: io_uring goes by the one at this time.
     ///
     /// # Errors
     /// What the kernel says.
@@ -150,9 +140,14 @@ pub trait Reactor {
     fn receive(&mut self, sock: Sock, how: Receive);
 
     /// Sends a batch; one a socket at a time.
+    ///
+    /// The [`Event::Sent`] of a large batch (16 KiB) or one with segments comes before [`Reactor::wait`] sleeps. That
+    /// of a small one that the kernel took whole may come only with the next event, for waking up for it would cost
+    /// more than it is worth. Who has to know at once, because more is to follow on that socket, gives the wait a
+    /// timeout of zero. [`Reactor::close`] needs no waiting: it is in order.
     fn send(&mut self, sock: Sock, batch: Batch);
 
-    /// Closes the sending side (FIN) once what was sent is out; receiving goes on.
+    /// Closes the sending side (FIN) behind what was sent; nothing may be in flight to be sent. Receiving goes on.
     fn shutdown_write(&mut self, sock: Sock);
 
     /// Asks for one [`Event::Writable`].
@@ -160,7 +155,8 @@ pub trait Reactor {
 
     /// Shuts the socket down, ends what is in flight, closes. [`Event::Closed`] follows, after the [`Event::Sent`]
     /// of a batch still out; no [`Event::Received`] or [`Event::ReceiveEnded`] follows this call.
-    /// What the kernel has taken is still delivered to the peer (no RST unless `abort`).
+    /// What the kernel has taken is still delivered to the peer: no RST unless `abort`, or unless the peer goes on
+    /// sending afterwards.
     fn close(&mut self, sock: Sock, abort: bool);
 
     /// Gives the descriptor away, to move the connection to another core. Nothing may be in flight on it:

@@ -302,7 +302,8 @@ fn breaking_the_protocol_ends_that_connection_only() {
     everywhere(|broker| {
         let mut provider = Wire::provider(broker.addr, "strict", 4);
         let mut good = Wire::consumer(broker.addr, "strict");
-        let breaks: [(&str, Code, &dyn Fn(&mut Wire)); 6] = [
+        type Break<'a> = (&'a str, Code, &'a dyn Fn(&mut Wire));
+        let breaks: [Break<'_>; 6] = [
             ("DATA on no stream", Code::Protocol, &|wire| wire.send(Header::new(FrameType::Data, 5), b"x")),
             ("RESPONSE from a consumer", Code::Protocol, &|wire| wire.send(Header::new(FrameType::Response, 5), b"x")),
             ("unknown type", Code::Protocol, &|wire| {

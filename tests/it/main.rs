@@ -4,5 +4,8 @@
 #![allow(unreachable_pub)] // one binary: what its modules share is public to each other
 
 mod broker;
+mod cli;
+mod failure;
+mod fallback;
 mod tidy;
 mod wire;

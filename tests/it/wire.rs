@@ -1,5 +1,6 @@
 //! A client that is a script of frames, on a real socket: `send(REQUEST…)`, `expect(ERROR NO_PROVIDER)`.
 
+use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
@@ -14,6 +15,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// One connection.
 pub struct Wire {
     socket: TcpStream,
+    /// Frames passed over by [`Wire::take`].
+    aside: VecDeque<Frame>,
     pub welcome: Option<Welcome>,
     window: u32,
 }
@@ -50,7 +53,7 @@ impl Wire {
         socket.set_nodelay(true).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         socket.set_write_timeout(Some(PATIENCE)).unwrap();
-        Wire { socket, welcome: None, window: 0 }
+        Wire { socket, aside: VecDeque::new(), welcome: None, window: 0 }
     }
 
     pub fn open(addr: SocketAddr, hello: &Hello) -> Wire {
@@ -81,6 +84,16 @@ impl Wire {
 
     pub fn write(&mut self, bytes: &[u8]) {
         self.socket.write_all(bytes).expect("the broker reads");
+    }
+
+    /// As [`Wire::write`], to a broker that may have closed.
+    pub fn try_write(&mut self, bytes: &[u8]) {
+        let _ = self.socket.write_all(bytes);
+    }
+
+    /// Ends the connection with RST.
+    pub fn reset(self) {
+        socket2::SockRef::from(&self.socket).set_linger(Some(Duration::ZERO)).unwrap();
     }
 
     pub fn send(&mut self, header: Header, payload: &[u8]) {
@@ -115,6 +128,27 @@ impl Wire {
 
     /// The next frame; `None` when the broker has closed. PINGs are answered and passed over.
     pub fn next(&mut self) -> Option<Frame> {
+        match self.aside.pop_front() {
+            Some(frame) => Some(frame),
+            None => self.receive(),
+        }
+    }
+
+    /// The next frame like this; others before it stay for later.
+    pub fn take(&mut self, wanted: impl Fn(&Frame) -> bool) -> Frame {
+        if let Some(at) = self.aside.iter().position(&wanted) {
+            return self.aside.remove(at).unwrap();
+        }
+        loop {
+            let frame = self.receive().expect("the broker closed");
+            if wanted(&frame) {
+                return frame;
+            }
+            self.aside.push_back(frame);
+        }
+    }
+
+    fn receive(&mut self) -> Option<Frame> {
         loop {
             let (header, payload) = self.read_raw()?;
             let kind = header.frame_type().expect("a known frame");

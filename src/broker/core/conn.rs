@@ -85,6 +85,10 @@ pub(super) struct Conn {
     pub peer_goes: bool,
     /// GOAWAY was sent to the peer.
     pub goes: bool,
+    /// The reactor was told to keep receiving.
+    pub receiving: bool,
+    /// Came from another core: nothing is received before what it brought is looked at.
+    pub moved: bool,
     /// Provoked more frames than it reads; about to be closed.
     pub flooded: bool,
     /// Accepted, and once closing: since when.
@@ -137,7 +141,9 @@ impl Conn {
             serving: false,
             peer_goes: false,
             goes: false,
+            receiving: false,
             flooded: false,
+            moved: false,
             since: now,
             last_received: now,
             pings: 0,

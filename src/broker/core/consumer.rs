@@ -67,7 +67,7 @@ impl Core {
         let limits = &self.options.limits;
         if self.draining.is_some() {
             Some((Code::Draining, "the broker is shutting down"))
-        } else if conn.side == Side::Consumer && conn.opened.active() >= limits.max_streams {
+        } else if conn.side == Side::Consumer && conn.opened.open() >= limits.max_streams {
             Some((Code::Overloaded, "max_streams requests are open on this connection"))
         } else if self.held > limits.core_buffer / 4 * 3 {
             Some((Code::Overloaded, "the broker's buffers are nearly full (core_buffer)"))
@@ -87,8 +87,9 @@ impl Core {
         let window = self.channels[opening.channel as usize].window;
         let max_streams = self.options.limits.max_streams;
         let conn = self.conns.get_mut(key).expect("looked up by the caller");
-        // even a REQUEST that ends with this frame holds its id until its body has been read
-        conn.opened.set(header.stream, Opened::Discard { granted: window, refused: true });
+        // even a REQUEST that ends with this frame holds its id until its body has been read; it is no flood, though
+        let refused = !header.flags.has(Flags::END);
+        conn.opened.set(header.stream, Opened::Discard { granted: window, refused });
         if conn.opened.refused() > max_streams && conn.side == Side::Consumer {
             return Err(Violation::new(Code::Flood, format!("{max_streams} refused requests were not ended")));
         }
@@ -116,11 +117,11 @@ impl Core {
             consumer: Some((key, header.stream)),
             provider: None,
             provider_done: false,
+            handed: false,
             answering: false,
             deadline: self.now + timeout,
             timer: None,
-            opened_at: self.now,
-            up: Flow { granted, head, ..Flow::default() },
+            up: Flow { granted, begun: true, head, ..Flow::default() },
             down: Flow { credit: conn.window, ..Flow::default() },
             replay,
             place: None,
@@ -206,12 +207,13 @@ impl Core {
         let window = self.channels[request.channel as usize].window as usize;
         let Some(replay) = &mut request.replay else { return };
         if replay.body.len() + body.len() > window {
-            self.held -= replay.body.len();
+            self.held -= replay.body.capacity();
             request.replay = None;
             return;
         }
+        let before = replay.body.capacity();
         replay.body.extend_from_slice(body.bytes);
-        self.held += body.len();
+        self.held += replay.body.capacity() - before;
     }
 
     /// CANCEL from the opener.

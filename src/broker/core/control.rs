@@ -91,6 +91,7 @@ impl Core {
         conn.peer_goes = true;
         if conn.serving {
             self.provider_leaves(key);
+            self.take_back_unopened(key);
         }
         self.close_if_finished(key);
     }

@@ -36,8 +36,8 @@ impl Core {
         }
         let random = self.random();
         // a fixed-point product instead of a modulo: Lemire, "Fast random integer generation" (2019)
-        let first = ((random >> 32) * n as u64 >> 32) as usize;
-        let second = ((random & 0xffff_ffff) * (n as u64 - 1) >> 32) as usize;
+        let first = (((random >> 32) * n as u64) >> 32) as usize;
+        let second = (((random & 0xffff_ffff) * (n as u64 - 1)) >> 32) as usize;
         let available = &self.channels[channel as usize].available;
         let (first, second) = (available[first], available[if second >= first { second + 1 } else { second }]);
         let share = |key| {
@@ -176,11 +176,13 @@ impl Core {
         }
         let Some(replay) = &state.replay else { return false };
         let old = std::mem::take(&mut state.up);
+        state.handed |= old.opened;
         let mut up = Flow {
             granted: old.granted,
             owed: old.owed,
             credited: old.credited,
             uncredited: old.credited,
+            begun: true,
             received_end: old.received_end,
             head: replay.head.clone(),
             ..Flow::default()
@@ -198,11 +200,24 @@ impl Core {
         true
     }
 
+    /// Finds another way for a request that was assigned but of which nothing has been staged: its provider has heard
+    /// nothing of it, so this is no second attempt. It is off that provider already.
+    pub(super) fn hand_on(&mut self, request: Key) {
+        let state = self.requests.get_mut(request).expect("looked up by the caller");
+        state.provider = None;
+        state.up.in_ring = false;
+        if self.draining.is_some() {
+            return self.end_request(request, Code::Draining, "the broker is shutting down");
+        }
+        self.dispatch(request);
+        self.enlist(request, Dir::Up);
+    }
+
     /// No second attempt will be made of it any more.
     pub(super) fn drop_replay(&mut self, request: Key) {
         let state = self.requests.get_mut(request).expect("looked up by the caller");
         if let Some(replay) = state.replay.take() {
-            self.held -= replay.body.len();
+            self.held -= replay.body.capacity();
         }
     }
 }

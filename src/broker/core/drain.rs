@@ -61,7 +61,11 @@ impl Core {
             }
         }
         for key in self.sockets() {
-            self.start_closing(key);
+            match self.conns.get(key).map(|conn| conn.phase) {
+                // it has had no GOAWAY
+                Some(Phase::Hello) => self.goodbye(key, Code::Draining, "the broker has shut down"),
+                _ => self.start_closing(key),
+            }
         }
         // each closing connection has a timer of its own from here on
         self.draining = Some(Time::MAX);
@@ -103,11 +107,17 @@ impl Core {
         if matches!(conn.phase, Phase::Closing | Phase::Lingering) {
             return;
         }
+        if conn.phase == Phase::Hello && self.options.cores > 1 {
+            // received on by single receives so far, and perhaps none is out: its FIN would go unnoticed
+            self.actions.push_back(Action::Receive(conn.handle));
+        }
         self.detach(key);
         let conn = self.conns.get_mut(key).expect("looked up above");
         conn.phase = Phase::Closing;
         conn.since = self.now;
         conn.out.ring.clear();
+        // what is still sent belongs to requests that have ended, or have gone to another provider
+        conn.out.forget_marks();
         self.rearm(key);
         self.set_dirty(key);
     }
@@ -117,13 +127,15 @@ impl Core {
     pub(super) fn finish_closing(&mut self, key: Key) {
         let now = self.now;
         let Some(conn) = self.conns.get_mut(key) else { return };
-        if conn.phase != Phase::Closing || conn.out.pending() > 0 {
+        if conn.phase != Phase::Closing || !conn.out.is_empty() {
             return;
         }
         conn.phase = Phase::Lingering;
         conn.since = now;
         let handle = conn.handle;
         self.actions.push_back(Action::ShutdownWrite(handle));
+        // one refused in its handshake may have no receive armed, and its FIN would go unseen
+        self.keep_receiving(key);
         self.rearm(key);
     }
 
@@ -169,6 +181,8 @@ impl Core {
             Side::Provider => self.detach_provider(key),
             Side::LinkIn(_) | Side::LinkOut(_) => unreachable!("links stay open"),
         }
+        // the channel's index may be let again while the connection lingers
+        self.conns.get_mut(key).expect("looked up above").channel = u32::MAX;
         self.channels[channel as usize].connections -= 1;
         self.drop_unused(channel);
     }

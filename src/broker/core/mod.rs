@@ -210,27 +210,41 @@ impl Core {
         key
     }
 
-    /// The reactor's name for a new connection; it is used in every [`Action`] on it. Receiving begins.
+    /// The reactor's name for a new connection; it is used in every [`Action`] on it. Receiving begins; on one that
+    /// was moved here, once [`Core::received_moved`] has looked at what it brought: it may have to move again.
     pub fn attach(&mut self, key: Key, handle: u64) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         conn.handle = handle;
         match conn.phase {
             // until HELLO is read the connection may move, so nothing may be in flight on it between two receives
+            Phase::Hello if conn.moved => {}
             Phase::Hello if self.options.cores > 1 => self.actions.push_back(Action::ReceiveOnce(handle)),
-            _ => self.actions.push_back(Action::Receive(handle)),
+            _ => self.keep_receiving(key),
         }
     }
 
-    /// A connection that another core's [`Action::Move`] sent here. Tell its handle with [`Core::attach`], then
-    /// give it its bytes with [`Core::received_moved`].
-    pub fn moved_in(&mut self, now: Time, moved: &Moved) -> Key {
-        self.now = now;
-        self.stranger(moved.since, moved.peer.clone())
+    /// Has the reactor receive on this connection from now on.
+    fn keep_receiving(&mut self, key: Key) {
+        let conn = self.conns.get_mut(key).expect("looked up by the caller");
+        if !std::mem::replace(&mut conn.receiving, true) {
+            self.actions.push_back(Action::Receive(conn.handle));
+        }
     }
 
-    /// The bytes a moved connection brought with it.
-    pub fn received_moved(&mut self, now: Time, key: Key, moved: &Moved) {
+    /// A connection that another core's [`Action::Move`] sent here. Tell its handle with [`Core::attach_moved`].
+    pub fn moved_in(&mut self, now: Time, moved: &Moved) -> Key {
         self.now = now;
+        let key = self.stranger(moved.since, moved.peer.clone());
+        self.conns.get_mut(key).expect("just inserted").moved = true;
+        key
+    }
+
+    /// The reactor's name for a moved connection. The bytes it brought with it are looked at, and may move it on:
+    /// nothing is received before.
+    pub fn attach_moved(&mut self, now: Time, key: Key, handle: u64, moved: &Moved) {
+        self.now = now;
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        conn.handle = handle;
         self.input(key, &moved.received, None, &NoLeases, moved.dealt);
     }
 
@@ -243,6 +257,7 @@ impl Core {
     /// Bytes arrived. The caller keeps its count of the piece's lease.
     pub fn received<L: Leases>(&mut self, now: Time, key: Key, piece: Piece, leases: &L) {
         self.now = now;
+        self.counters.bytes_received += u64::from(piece.len);
         self.input(key, leases.bytes(piece), Some(piece), leases, false);
     }
 
@@ -252,6 +267,7 @@ impl Core {
         // a request link is the sender's way out and this core's way in
         let links = if kind == LinkKind::Requests { &self.links_in } else { &self.links_out };
         let key = links[usize::from(from)];
+        self.counters.bytes_received += bytes.len() as u64;
         self.input(key, bytes, None, &NoLeases, false);
     }
 
@@ -260,7 +276,6 @@ impl Core {
         conn.last_received = self.now;
         conn.pings = 0;
         let (side, phase) = (conn.side, conn.phase);
-        self.counters.bytes_received += bytes.len() as u64;
         match phase {
             Phase::Closing | Phase::Lingering => return,
             Phase::Hello => return self.hello_input(key, bytes, dealt),

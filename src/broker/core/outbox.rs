@@ -66,9 +66,9 @@ impl Outbox {
         self.waiting + self.in_flight + self.control.len()
     }
 
-    /// Nothing is left to send.
+    /// Nothing is left to send, and nothing is with the reactor (a batch may be all control frames).
     pub(super) fn is_empty(&self) -> bool {
-        self.pending() == 0 && self.ring.is_empty()
+        self.pending() == 0 && self.ring.is_empty() && !self.sending && self.parked.is_none()
     }
 
     /// Bytes waiting that no credit and no window bounds.
@@ -141,9 +141,12 @@ impl Outbox {
     /// Asks to be told when all that is staged so far has left.
     #[inline]
     pub(super) fn mark(&mut self, request: Key, dir: Dir, bytes: u32, whole: bool) {
+        // never into a mark whose batch is out: a stream that keeps the socket busy would be credited at its end only
+        let taken_to = self.staged_to - self.waiting as u64;
         if let Some(last) = self.marks.back_mut()
             && last.request == request
             && last.dir == dir
+            && last.at > taken_to
         {
             last.at = self.staged_to;
             last.bytes += bytes;
@@ -151,6 +154,16 @@ impl Outbox {
             return;
         }
         self.marks.push_back(Mark { at: self.staged_to, request, dir, bytes, whole });
+    }
+
+    /// Nobody is to be told of what leaves from now on.
+    pub(super) fn forget_marks(&mut self) {
+        self.marks.clear();
+    }
+
+    /// Whether somebody is to be told of bytes that leave.
+    pub(super) fn has_marks(&self) -> bool {
+        !self.marks.is_empty()
     }
 
     /// The next mark whose bytes have all left.
@@ -258,11 +271,6 @@ impl Spare {
             self.kept += capacity;
             self.bytes.push(buffer);
         }
-    }
-
-    /// Bytes of capacity kept for reuse.
-    pub(super) fn kept(&self) -> usize {
-        self.kept
     }
 
     /// Takes a batch apart; leases go to `released`.

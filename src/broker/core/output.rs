@@ -6,7 +6,7 @@ use super::outbox::Mark;
 use super::rx::Violation;
 use super::{Action, Core, LinkKind, Output, link};
 use crate::base::{Batch, Key, Leases, Segment, Time};
-use crate::protocol::{Code, Flags, FrameType, Header, clip_text};
+use crate::protocol::{Code, Flags, FrameType, Header, REQUEST_ID_LEN, clip_text};
 
 /// Bytes a stream may send in its turn before the next one's (deficit round robin).
 const QUANTUM: u32 = 16 * 1024;
@@ -58,8 +58,9 @@ impl Core {
     fn hold(&mut self, key: Key, dir: Dir, body: Body<'_>) {
         assert_eq!(dir, Dir::Up, "an answer whose consumer is gone");
         let request = self.requests.get_mut(key).expect("looked up by the caller");
+        let before = request.up.queue.heap();
         request.up.queue.push_copy(body.bytes);
-        self.held += body.len();
+        self.held += request.up.queue.heap() - before;
         let channel = &mut self.channels[request.channel as usize];
         channel.queued_bytes += body.len();
         if channel.queued_bytes > channel.queue_bytes {
@@ -80,8 +81,9 @@ impl Core {
                 flow.queue.push_lease(piece);
             }
             _ => {
+                let before = flow.queue.heap();
                 flow.queue.push_copy(body.bytes);
-                self.held += body.len();
+                self.held += flow.queue.heap() - before;
             }
         }
     }
@@ -219,7 +221,11 @@ impl Core {
             if flow.queue.is_empty() && flow.trailer.is_some() {
                 return self.stage_trailer(key, dir);
             }
-            let max = flow.credit.min(flow.deficit) as usize;
+            let head = flow.head.as_ref().map_or(0, |head| head.len()) + REQUEST_ID_LEN;
+            let frame = self.options.limits.max_frame as usize;
+            // pieces of several frames may have joined in the queue
+            let frame = if flow.opened { frame } else { frame.saturating_sub(head) };
+            let max = (flow.credit.min(flow.deficit) as usize).min(frame);
             let before = flow.queue.heap();
             let chunk = flow.queue.pop(max, |piece| leases.retain(piece));
             self.held -= before - flow.queue.heap();
@@ -273,7 +279,7 @@ impl Core {
     fn stage_trailer(&mut self, key: Key, dir: Dir) {
         let flow = self.requests.get_mut(key).expect("looked up by the caller").flow(dir);
         let trailer = flow.trailer.take().expect("looked up by the caller");
-        let started = Some(trailer.flags.has(Flags::STARTED));
+        let started = Some(trailer.started);
         self.end(key, super::ending::Ending { code: trailer.code, text: &trailer.text, started, to_provider: None });
     }
 
@@ -356,7 +362,8 @@ impl Core {
             };
             self.held = self.held - conn.out.counted + batch.remaining();
             conn.out.counted = batch.remaining();
-            self.backlog |= !conn.out.ring.is_empty();
+            // whatever waits for the end of this send must not be slept over
+            self.backlog |= !conn.out.ring.is_empty() || conn.out.has_marks() || conn.phase != Phase::Open;
             return Some(match conn.side {
                 Side::LinkIn(core) => Output::Link { key, core, kind: LinkKind::Answers, batch },
                 Side::LinkOut(core) => Output::Link { key, core, kind: LinkKind::Requests, batch },
@@ -367,8 +374,9 @@ impl Core {
     }
 
     /// Whether something waits that could leave at once: the shard is not to sleep on it.
+    #[must_use]
     pub fn has_backlog(&self) -> bool {
-        self.backlog || !self.dirty.is_empty()
+        !self.dirty.is_empty() || !self.news.is_empty()
     }
 
     /// A batch came back from the reactor, or was taken by another core. `lost`: the socket can't be sent on.
@@ -460,8 +468,9 @@ impl Core {
     }
 
     /// Ends a turn: leases whose bytes could not leave are given back, and the other cores are told the news.
-    /// `pressed`: the pool runs low, so nothing stays leased.
-    pub fn end_turn<L: Leases>(&mut self, pressed: bool, leases: &L) {
+    /// `pressed`: the pool runs low, so nothing stays leased. Says whether the end of a send that was begun is awaited
+    /// by something: the shard is to take it in before it sleeps.
+    pub fn end_turn<L: Leases>(&mut self, pressed: bool, leases: &L) -> bool {
         while let Some(&(since, key)) = self.leased.front() {
             if !pressed && self.turn - since < LEASE_TURNS {
                 break;
@@ -476,14 +485,17 @@ impl Core {
                 self.counters.bytes_settled += (queue.heap() - before) as u64;
             }
         }
+        if self.held > self.options.limits.core_buffer {
+            self.shed();
+        }
         for piece in self.released.drain(..) {
             leases.release(piece);
         }
         for key in std::mem::take(&mut self.flooded) {
             self.violation(key, &Violation::new(Code::Flood, "provoked more frames than it reads"));
         }
-        self.backlog = false;
         self.turn += 1;
+        std::mem::take(&mut self.backlog)
     }
 }
 

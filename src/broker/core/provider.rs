@@ -16,13 +16,19 @@ impl Core {
         check_block(head)?;
         let stream = header.stream;
         let conn = self.conns.get_mut(key).expect("looked up by the caller");
+        let is_link = conn.side.is_link();
         let Some(assigned) = assigned(conn, stream).filter(|assigned| !assigned.begun) else {
             return Err(not_open("RESPONSE", stream));
         };
         assigned.begun = true;
         if let Some(request) = assigned.request {
             let state = self.requests.get_mut(request).expect("an assigned request is in the table");
+            if !state.up.opened {
+                return Err(not_open("RESPONSE", stream));
+            }
             state.answering = true;
+            // a provider's answer to a one-way request goes no further
+            state.down.begun = is_link || !state.is_oneway();
             if !head.is_empty() {
                 state.down.head = Some(Box::from(head));
                 state.fixed += head.len();
@@ -70,8 +76,9 @@ impl Core {
         if !state.down.take_granted(body.len()) {
             return Err(beyond_credit(stream));
         }
-        if state.is_oneway() && !is_link {
-            // a one-way answer goes no further, but its sender must not stall on it
+        if state.is_oneway() && (!is_link || state.consumer.is_none()) {
+            // a one-way answer goes no further, but its sender must not stall on it; another core's is the broker's
+            // own, and goes to the consumer, unless a first provider was lost after the consumer had been answered
             state.down.left(body.len() as u32);
             self.counters.bytes_discarded += body.len() as u64;
             if end {
@@ -97,29 +104,38 @@ impl Core {
         let Some(request) = assigned(conn, stream).map(|assigned| assigned.request) else {
             return Err(not_open("ERROR", stream));
         };
-        self.provider_ended(key, stream);
-        let Some(request) = request else { return Ok(()) };
+        let state = request.and_then(|request| self.requests.get_mut(request));
+        if state.as_ref().is_some_and(|state| !state.up.opened) {
+            return Err(not_open("ERROR", stream));
+        }
         // a provider's own code is for people (§6); another core's is the broker's
         let code = match side {
             Side::LinkOut(_) => Code::from_wire(header.code).unwrap_or(Code::Internal),
             _ => Code::Application,
         };
-        if code == Code::ProviderLost && self.try_again(request) {
-            return Ok(());
+        // lost behind the link: the body kept for a second attempt is kept here
+        let replay = if code == Code::ProviderLost { state.and_then(|state| state.replay.take()) } else { None };
+        self.provider_ended(key, stream);
+        let Some(request) = request else { return Ok(()) };
+        if replay.is_some() {
+            self.requests.get_mut(request).expect("an assigned request is in the table").replay = replay;
+            if self.try_again(request) {
+                return Ok(());
+            }
         }
         let state = self.requests.get_mut(request).expect("an assigned request is in the table");
         if state.is_oneway() && side == Side::Provider {
             self.end_oneway(request);
             return Ok(());
         }
-        let started = if side == Side::Provider { Flags::STARTED } else { Flags(header.flags.0 & Flags::STARTED.0) };
+        let started = side == Side::Provider || state.handed || header.flags.has(Flags::STARTED);
         if code == Code::Application && !state.down.queue.is_empty() {
             // what the provider sent before its error is delivered before it
             state.down.received_end = true;
-            state.down.trailer = Some(Box::new(Trailer { code, flags: started, text: text.to_owned() }));
+            state.down.trailer = Some(Box::new(Trailer { code, started, text: text.to_owned() }));
             return Ok(());
         }
-        self.end(request, Ending { code, text, started: Some(started == Flags::STARTED), to_provider: None });
+        self.end(request, Ending { code, text, started: Some(started), to_provider: None });
         Ok(())
     }
 
@@ -195,6 +211,25 @@ impl Core {
         }
     }
 
+    /// What a provider that said GOAWAY was assigned but has not been sent goes to others.
+    pub(super) fn take_back_unopened(&mut self, key: Key) {
+        let conn = self.conns.get_mut(key).expect("looked up by the caller");
+        let requests = &self.requests;
+        let unopened = |assigned: &Assigned| {
+            assigned.request.filter(|&request| requests.get(request).is_some_and(|state| !state.up.opened))
+        };
+        let slots: Vec<(usize, Key)> =
+            conn.assigned.iter().filter_map(|(slot, assigned)| Some((slot, unopened(assigned)?))).collect();
+        for (slot, request) in slots {
+            let conn = self.conns.get_mut(key).expect("as above");
+            let assigned = conn.assigned.remove(slot);
+            conn.in_use -= u32::from(assigned.counted);
+            let channel = conn.channel;
+            self.channels[channel as usize].in_use -= u32::from(assigned.counted);
+            self.hand_on(request);
+        }
+    }
+
     /// Puts the provider on its channel's list of available ones, or takes it off.
     pub(super) fn update_available(&mut self, key: Key) {
         let conn = self.conns.get_mut(key).expect("looked up by the caller");
@@ -228,7 +263,12 @@ impl Core {
         for (_, Assigned { request, counted, .. }) in all {
             self.channels[channel as usize].in_use -= u32::from(counted);
             let Some(request) = request else { continue };
-            self.requests.get_mut(request).expect("an assigned request is in the table").provider = None;
+            let state = self.requests.get_mut(request).expect("an assigned request is in the table");
+            state.provider = None;
+            if !state.up.opened {
+                self.hand_on(request);
+                continue;
+            }
             if self.try_again(request) {
                 continue;
             }

@@ -34,11 +34,12 @@ pub(super) struct Request {
     pub provider: Option<(Key, u32)>,
     /// The provider has sent its terminal frame.
     pub provider_done: bool,
+    /// Some of it was handed to a provider that was lost (RETRY).
+    pub handed: bool,
     /// RESPONSE has come: there is no second attempt.
     pub answering: bool,
     pub deadline: Time,
     pub timer: Option<Timer>,
-    pub opened_at: Time,
     /// Consumer to provider.
     pub up: Flow,
     /// Provider to consumer.
@@ -95,7 +96,7 @@ impl Request {
 
     /// Some of it was handed to a provider: its work may have begun.
     pub(super) fn is_started(&self) -> bool {
-        self.up.opened
+        self.up.opened || self.handed
     }
 
     /// Bytes of memory held for it: what `core_buffer` counts.
@@ -103,6 +104,6 @@ impl Request {
         self.fixed
             + self.up.queue.heap()
             + self.down.queue.heap()
-            + self.replay.as_ref().map_or(0, |replay| replay.body.len())
+            + self.replay.as_ref().map_or(0, |replay| replay.body.capacity())
     }
 }

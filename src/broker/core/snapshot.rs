@@ -128,15 +128,9 @@ impl Core {
             );
         }
         assert_eq!(held, self.held, "accounted memory");
-        for (_, channel) in self.channels.iter() {
-            let in_use: u32 = self
-                .conns
-                .iter()
-                .filter(|(_, conn)| {
-                    conn.side == Side::Provider && self.channels[conn.channel as usize].id == channel.id
-                })
-                .map(|(_, conn)| conn.in_use)
-                .sum();
+        for (index, channel) in self.channels.iter() {
+            let on_it = self.conns.iter().filter(|(_, conn)| conn.channel as usize == index);
+            let in_use: u32 = on_it.filter(|(_, conn)| conn.side == Side::Provider).map(|(_, conn)| conn.in_use).sum();
             assert_eq!(channel.in_use, in_use, "in_use of channel {}", channel.id);
             assert!(channel.queued == 0 || channel.available.is_empty(), "requests wait beside an idle provider");
         }

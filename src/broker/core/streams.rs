@@ -73,6 +73,11 @@ impl OpenedStreams {
         self.active
     }
 
+    /// Ids in use but for those of refused requests, which have a bound of their own.
+    pub(super) fn open(&self) -> u32 {
+        self.active + self.discarding - self.refused
+    }
+
     /// All ids in use.
     pub(super) fn in_use(&self) -> u32 {
         self.active + self.discarding

@@ -1,0 +1,17 @@
+//! The broker core in a simulated world: scripts of frames, the frame x state matrix, and the seeded simulation.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `world`, `pool` | what stands in for shards: sockets, receive buffers, the mesh, the clock |
+//! | `wire`, `scripts` | a harness in which a test reads like a script of frames; one script a rule |
+//! | `matrix` | every frame in every state of a stream, against a table |
+//! | `simulation`, `model` | random clients that know what they may expect, from one seed |
+
+mod matrix;
+mod model;
+mod pool;
+mod rng;
+mod scripts;
+mod simulation;
+mod wire;
+mod world;

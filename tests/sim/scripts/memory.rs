@@ -1,0 +1,81 @@
+//! §4: the bound on what the broker holds in all.
+
+use super::*;
+use crate::wire::*;
+use corelay::protocol::Code;
+
+/// A core whose buffer takes 1000 bytes.
+fn small() -> Limits {
+    Limits { core_buffer: 1000, window: 900, ..Limits::default() }
+}
+
+#[test]
+fn above_three_quarters_new_requests_are_refused() {
+    weathers(|| {
+        let w = World::one_core(small());
+        let c = w.consumer("ch");
+        c.send(request(1).wait().body(vec![1; 750]));
+        c.send(request(2).wait());
+        c.expect_nothing();
+        c.send(data(1).body("x"));
+        c.send(request(3).wait());
+        c.expect(error(3, Code::Overloaded));
+        c.send(cancel(1, Code::Cancelled));
+        c.expect(error(1, Code::Cancelled));
+        c.send(request(4).wait());
+        c.expect_nothing();
+        assert_eq!(w.held(), 0);
+        w.finish();
+    });
+}
+
+#[test]
+fn at_the_bound_the_stream_that_holds_most_ends() {
+    weathers(|| {
+        let w = World::one_core(small());
+        let c = w.consumer("ch");
+        c.send(request(1).wait().body(vec![1; 400]));
+        c.send(request(2).wait().body(vec![1; 300]));
+        c.send(data(2).body(vec![1; 300]));
+        c.expect_nothing();
+        assert_eq!(w.held(), 1000);
+        c.send(data(1).body("x"));
+        c.expect(error(2, Code::Overloaded));
+        c.expect_nothing();
+        assert_eq!(w.held(), 401);
+        assert_eq!(w.shed(), [([2; 16], 600)]);
+        w.finish();
+    });
+}
+
+#[test]
+fn a_stream_that_was_handed_over_is_shed_with_started() {
+    weathers(|| {
+        let w = World::one_core(small());
+        let c = w.consumer("ch");
+        let p = w.provider_with("ch", 2, 0);
+        c.send(request(1).body(vec![1; 600]));
+        p.expect(request(1));
+        c.send(request(2).wait().body(vec![1; 401]));
+        c.expect(error(1, Code::Overloaded).started());
+        p.expect(request(2).wait());
+        p.expect(cancel(1, Code::Overloaded));
+        w.finish();
+    });
+}
+
+#[test]
+fn a_retry_s_copy_counts_and_is_let_go_with_the_answer() {
+    weathers(|| {
+        let w = World::one_core(Limits::default());
+        let c = w.consumer("ch");
+        let p = w.provider("ch", 2);
+        c.send(request(1).retry().body(vec![1; 500]).end());
+        p.expect(request(1).retry().body(vec![1; 500]).end());
+        assert_eq!(w.held(), 500);
+        p.send(response(1));
+        c.expect(response(1));
+        assert_eq!(w.held(), 0);
+        w.finish();
+    });
+}

@@ -1,0 +1,27 @@
+//! One script a rule of `docs/PROTOCOL.md`; the files follow its sections.
+
+mod cores;
+mod credit;
+mod drain;
+mod failures;
+mod frames;
+mod handshake;
+mod memory;
+mod oneway;
+mod queue;
+mod retry;
+mod streams;
+mod timeouts;
+
+use std::time::Duration;
+
+use corelay::base::limits::Limits;
+
+fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+/// The default limits, with a small window.
+fn window(bytes: u32) -> Limits {
+    Limits { window: bytes, ..Limits::default() }
+}
