@@ -64,8 +64,9 @@ impl Run {
         let mut of_their_own = Vec::new();
         for &id in channels.iter().filter(|_| cores > 1) {
             if !rng.one_in(3) {
-                let spread = cores;
-                of_their_own.push(Channel { id, spread, window: None, queue_requests: None, queue_bytes: None });
+                let spread = rng.range(2, usize::from(cores)) as u16;
+                let window = rng.pick(&[None, None, Some(3), Some(7000)]);
+                of_their_own.push(Channel { id, spread, window, queue_requests: None, queue_bytes: None });
             }
         }
         let options = Options {
@@ -78,13 +79,15 @@ impl Run {
             channels: of_their_own,
             copy_below: rng.pick(&[1, 40, 2048]),
         };
+        let smallest = options.channels.iter().filter_map(|channel| channel.window).min().unwrap_or(limits.window);
+        let smallest = smallest.min(limits.window) as usize;
         let mut world = World::new(&options);
         world.tracing = tracing;
         world.ring_items = rng.pick(&[1, 3, 50]);
         world.item_bytes = rng.pick(&[7, 300, 65_536]);
         world.pressed = rng.one_in(5);
         let shared = Shared {
-            max_body: rng.pick(&[100, 5000, 3 * limits.window as usize + 10, 60_000]).min(40 * limits.window as usize + 50),
+            max_body: rng.pick(&[100, 5000, 3 * limits.window as usize + 10, 60_000]).min(40 * smallest + 50),
             tainted: vec![false; channels.len()],
             default_timeout_ms: limits.default_timeout.as_millis() as u32,
             may_overload: true,
