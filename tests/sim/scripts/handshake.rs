@@ -215,3 +215,16 @@ fn half_closed_is_closed() {
         w.finish();
     });
 }
+
+#[test]
+fn a_connection_the_listener_refuses_is_told_why() {
+    weathers(|| {
+        let w = World::one_core(Limits::default());
+        let c = w.refuse(Code::Overloaded, "max_connections");
+        c.expect(error(0, Code::Overloaded).text("max_connections"));
+        c.expect_closed();
+        let w = World::cores(2, Limits::default(), Vec::new());
+        w.refuse(Code::Overloaded, "max_connections").expect_failed(Code::Overloaded);
+        w.finish();
+    });
+}

@@ -79,3 +79,46 @@ fn a_retry_s_copy_counts_and_is_let_go_with_the_answer() {
         w.finish();
     });
 }
+
+#[test]
+fn stalled_readers_keep_no_receive_buffer() {
+    weathers(|| {
+        let w = World::one_core(Limits { connection_buffer: 100_000, ..Limits::default() });
+        let p = w.provider("ch", 50);
+        let stalled: Vec<_> = (0..10).map(|_| w.consumer("ch")).collect();
+        for (id, c) in (1..).zip(&stalled) {
+            c.send(request(1).end());
+            p.expect(request(id).end());
+            c.stall(10);
+        }
+        for id in 1..=10 {
+            p.send(response(id).body(vec![1; 3000]));
+            p.send(data(id).body(vec![2; 3000]));
+        }
+        for _ in 0..5 {
+            w.settle();
+        }
+        assert_eq!(w.leased(), 0);
+        for c in &stalled {
+            c.resume();
+            let mut body = vec![1; 3000];
+            body.extend([2; 3000]);
+            c.expect(response(1).body(body));
+        }
+        w.finish();
+    });
+}
+
+#[test]
+fn what_waits_without_credit_keeps_no_receive_buffer() {
+    weathers(|| {
+        let w = World::one_core(Limits::default());
+        let c = w.consumer("ch");
+        let p = w.provider_with("ch", 5, 1000);
+        c.send(request(1).body(vec![1; 20_000]));
+        p.expect(request(1).body(vec![1; 1000]));
+        w.settle();
+        assert_eq!(w.leased(), 0);
+        w.finish();
+    });
+}
