@@ -1,2 +1,10 @@
 //! The corelay command.
-fn main() {}
+
+mod cli;
+mod config;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::run()
+}

@@ -1,2 +1,5 @@
-//! The load generator.
-fn main() {}
+//! The `loadgen` command.
+
+fn main() -> std::process::ExitCode {
+    loadgen::cli::main()
+}

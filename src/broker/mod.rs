@@ -1,7 +1,14 @@
-//! The broker: its core, and what drives it.
+//! The broker: the state machine in [`core`], the loop that drives it on each core, and the server around them.
 
+mod admission;
 pub mod core;
+mod cpus;
+mod listener;
+mod machine;
+mod mesh;
+pub mod options;
+mod server;
+mod shard;
 
-/// A broker.
-#[derive(Debug)]
-pub struct Server;
+pub use self::options::*;
+pub use self::server::{Server, ServerError, Stopper};

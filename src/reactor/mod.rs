@@ -13,11 +13,28 @@
 //! - A batch given to [`Reactor::send`] belongs to the reactor until its [`Event::Sent`] comes back.
 //! - Every socket added ends with exactly one [`Event::Closed`], after which its key is stale; or it is detached.
 
+pub mod epoll;
+mod listener;
+mod memory;
+pub mod mesh;
+mod options;
+pub mod pool;
+pub mod sys;
+#[cfg(test)]
+mod tests;
+pub mod uring;
+mod waker;
+
 use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use crate::base::{Batch, Leases, Piece};
+
+pub use self::epoll::Epoll;
+pub use self::options::Options;
+pub use self::pool::Pool;
+pub use self::uring::{SendMode, SetupError, Uring};
 
 /// A socket of a reactor: slot and generation, as one integer. Stale ones are ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -95,6 +112,7 @@ pub struct Waker {
 
 /// One core's I/O. See the module's page for how a turn goes.
 ///
+/// Events of one wait come with [`Event::Sent`] first: what a received request has to send finds its connection idle.
 /// Operations asked for between two waits take effect with the next one (uring) or at once (epoll); either way
 /// their outcome is an [`Event`] after the next [`Reactor::wait`].
 pub trait Reactor {
@@ -104,7 +122,8 @@ pub trait Reactor {
     /// The receive buffers' pool.
     fn pool(&self) -> &Self::Pool;
 
-    /// Starts accepting on a bound, listening socket. Several reactors may accept on duplicates of one socket.
+    /// Starts accepting on a bound, listening socket. Several reactors may accept on duplicates of one socket. Raise
+    /// the limit of descriptors ([`sys::raise_nofile`]) first: io_uring goes by the one at this time.
     ///
     /// # Errors
     /// What the kernel says.
@@ -121,14 +140,23 @@ pub trait Reactor {
     fn receive(&mut self, sock: Sock, how: Receive);
 
     /// Sends a batch; one a socket at a time.
+    ///
+    /// The [`Event::Sent`] of a large batch (16 KiB) or one with segments comes before [`Reactor::wait`] sleeps. That
+    /// of a small one that the kernel took whole may come only with the next event, for waking up for it would cost
+    /// more than it is worth. Who has to know at once, because more is to follow on that socket, gives the wait a
+    /// timeout of zero. [`Reactor::close`] needs no waiting: it is in order.
     fn send(&mut self, sock: Sock, batch: Batch);
+
+    /// Closes the sending side (FIN) behind what was sent; nothing may be in flight to be sent. Receiving goes on.
+    fn shutdown_write(&mut self, sock: Sock);
 
     /// Asks for one [`Event::Writable`].
     fn notify_writable(&mut self, sock: Sock);
 
     /// Shuts the socket down, ends what is in flight, closes. [`Event::Closed`] follows, after the [`Event::Sent`]
     /// of a batch still out; no [`Event::Received`] or [`Event::ReceiveEnded`] follows this call.
-    /// What the kernel has taken is still delivered to the peer (no RST unless `abort`).
+    /// What the kernel has taken is still delivered to the peer: no RST unless `abort`, or unless the peer goes on
+    /// sending afterwards.
     fn close(&mut self, sock: Sock, abort: bool);
 
     /// Gives the descriptor away, to move the connection to another core. Nothing may be in flight on it:

@@ -1,1 +1,11 @@
-//! Integration tests.
+//! Integration tests: the broker on real sockets, the client library against it, the command as a process, and the
+//! rules the source tree keeps.
+
+#![allow(unreachable_pub)] // one binary: what its modules share is public to each other
+
+mod broker;
+mod cli;
+mod failure;
+mod fallback;
+mod tidy;
+mod wire;

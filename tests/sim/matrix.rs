@@ -83,8 +83,7 @@ struct Scene {
 }
 
 fn scene() -> Scene {
-    let limits =
-        Limits { max_streams: 1, cancel_grace: std::time::Duration::from_millis(10), ..Limits::default() };
+    let limits = Limits { max_streams: 1, cancel_grace: std::time::Duration::from_millis(10), ..Limits::default() };
     let w = World::one_core(limits);
     let (c, p) = (w.consumer("ch"), w.provider("ch", 5));
     Scene { w, c, p }

@@ -759,7 +759,8 @@ impl Client {
         if !stream.send.begun && spec.headers {
             stream.send.begun = true;
             stream.send.ended = len == 0 && !lone_end;
-            let header = Header::new(FrameType::Response, id).flags(Flags::HEADERS | Flags::END.only_if(stream.send.ended));
+            let header =
+                Header::new(FrameType::Response, id).flags(Flags::HEADERS | Flags::END.only_if(stream.send.ended));
             let (terminal, block) = (stream.send.ended, header_block(number, false));
             stream.terminal = terminal;
             spec.answered |= terminal;

@@ -398,7 +398,9 @@ fn simulation() {
     let failure = failure.into_inner().unwrap();
     if let Some((seed, why)) = failure {
         eprintln!("seed {seed} failed after {seconds:.1} s: {why}");
-        eprintln!("replay: CORELAY_SIM_SEED={seed} cargo test -p corelay --no-default-features --features server --test sim simulation -- --nocapture");
+        eprintln!(
+            "replay: CORELAY_SIM_SEED={seed} cargo test -p corelay --no-default-features --features server --test sim simulation -- --nocapture"
+        );
         panic!("seed {seed} failed: {why}");
     }
     let rate = (end - first) as f64 / seconds;

@@ -356,8 +356,7 @@ impl World {
                 let core = &mut self.shards[to].core;
                 let key = core.moved_in(self.now, &moved);
                 self.socks[handle as usize].key = key;
-                core.attach(key, handle);
-                core.received_moved(self.now, key, &moved);
+                core.attach_moved(self.now, key, handle, &moved);
                 trace!(self, "socket {handle}: moved from core {shard} to core {to}");
             }
             Action::ReportShed { .. } => self.shards[shard].reports.push(action),

@@ -85,6 +85,8 @@ pub(super) struct Conn {
     pub peer_goes: bool,
     /// GOAWAY was sent to the peer.
     pub goes: bool,
+    /// The reactor was told to keep receiving.
+    pub receiving: bool,
     /// Came from another core: nothing is received before what it brought is looked at.
     pub moved: bool,
     /// Provoked more frames than it reads; about to be closed.
@@ -139,6 +141,7 @@ impl Conn {
             serving: false,
             peer_goes: false,
             goes: false,
+            receiving: false,
             flooded: false,
             moved: false,
             since: now,

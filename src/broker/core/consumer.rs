@@ -8,6 +8,7 @@ use super::flow::{Body, Dir, Flow};
 use super::request::{Replay, Request};
 use super::rx::Violation;
 use super::streams::Opened;
+use crate::base::limits::REQUEST_STATE;
 use crate::base::{Key, Leases};
 use crate::protocol::{Code, Flags, Header, REQUEST_ID_LEN, check_header_block};
 
@@ -50,6 +51,7 @@ impl Core {
         }
         let request = self.new_request(key, header, opening);
         let deadline = request.deadline;
+        self.held += request.fixed;
         self.channels[opening.channel as usize].requests += 1;
         let request = self.requests.insert(request);
         let timer = self.wheel.insert(deadline, super::timers::request_token(request));
@@ -119,13 +121,13 @@ impl Core {
             answering: false,
             deadline: self.now + timeout,
             timer: None,
-            opened_at: self.now,
             up: Flow { granted, begun: true, head, ..Flow::default() },
             down: Flow { credit: conn.window, ..Flow::default() },
             replay,
             place: None,
             origin: opening.origin,
             hops: opening.hops,
+            fixed: REQUEST_STATE + opening.block.len(),
         }
     }
 
@@ -205,12 +207,13 @@ impl Core {
         let window = self.channels[request.channel as usize].window as usize;
         let Some(replay) = &mut request.replay else { return };
         if replay.body.len() + body.len() > window {
-            self.held -= replay.body.len();
+            self.held -= replay.body.capacity();
             request.replay = None;
             return;
         }
+        let before = replay.body.capacity();
         replay.body.extend_from_slice(body.bytes);
-        self.held += body.len();
+        self.held += replay.body.capacity() - before;
     }
 
     /// CANCEL from the opener.

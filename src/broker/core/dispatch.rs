@@ -36,8 +36,8 @@ impl Core {
         }
         let random = self.random();
         // a fixed-point product instead of a modulo: Lemire, "Fast random integer generation" (2019)
-        let first = ((random >> 32) * n as u64 >> 32) as usize;
-        let second = ((random & 0xffff_ffff) * (n as u64 - 1) >> 32) as usize;
+        let first = (((random >> 32) * n as u64) >> 32) as usize;
+        let second = (((random & 0xffff_ffff) * (n as u64 - 1)) >> 32) as usize;
         let available = &self.channels[channel as usize].available;
         let (first, second) = (available[first], available[if second >= first { second + 1 } else { second }]);
         let share = |key| {
@@ -217,7 +217,7 @@ impl Core {
     pub(super) fn drop_replay(&mut self, request: Key) {
         let state = self.requests.get_mut(request).expect("looked up by the caller");
         if let Some(replay) = state.replay.take() {
-            self.held -= replay.body.len();
+            self.held -= replay.body.capacity();
         }
     }
 }

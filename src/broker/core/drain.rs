@@ -134,6 +134,8 @@ impl Core {
         conn.since = now;
         let handle = conn.handle;
         self.actions.push_back(Action::ShutdownWrite(handle));
+        // one refused in its handshake may have no receive armed, and its FIN would go unseen
+        self.keep_receiving(key);
         self.rearm(key);
     }
 

@@ -130,10 +130,8 @@ impl Core {
         let mut frame = Vec::new();
         welcome.encode(&mut frame);
         conn.out.control(&mut self.spare, &frame);
-        let (handle, side) = (conn.handle, conn.side);
-        if self.options.cores > 1 {
-            self.actions.push_back(Action::Receive(handle));
-        }
+        let side = conn.side;
+        self.keep_receiving(key);
         self.set_dirty(key);
         self.rearm(key);
         if side == Side::Provider {

@@ -219,12 +219,19 @@ impl Core {
             // until HELLO is read the connection may move, so nothing may be in flight on it between two receives
             Phase::Hello if conn.moved => {}
             Phase::Hello if self.options.cores > 1 => self.actions.push_back(Action::ReceiveOnce(handle)),
-            _ => self.actions.push_back(Action::Receive(handle)),
+            _ => self.keep_receiving(key),
         }
     }
 
-    /// A connection that another core's [`Action::Move`] sent here. Tell its handle with [`Core::attach`], then
-    /// give it its bytes with [`Core::received_moved`].
+    /// Has the reactor receive on this connection from now on.
+    fn keep_receiving(&mut self, key: Key) {
+        let conn = self.conns.get_mut(key).expect("looked up by the caller");
+        if !std::mem::replace(&mut conn.receiving, true) {
+            self.actions.push_back(Action::Receive(conn.handle));
+        }
+    }
+
+    /// A connection that another core's [`Action::Move`] sent here. Tell its handle with [`Core::attach_moved`].
     pub fn moved_in(&mut self, now: Time, moved: &Moved) -> Key {
         self.now = now;
         let key = self.stranger(moved.since, moved.peer.clone());
@@ -232,9 +239,12 @@ impl Core {
         key
     }
 
-    /// The bytes a moved connection brought with it.
-    pub fn received_moved(&mut self, now: Time, key: Key, moved: &Moved) {
+    /// The reactor's name for a moved connection. The bytes it brought with it are looked at, and may move it on:
+    /// nothing is received before.
+    pub fn attach_moved(&mut self, now: Time, key: Key, handle: u64, moved: &Moved) {
         self.now = now;
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        conn.handle = handle;
         self.input(key, &moved.received, None, &NoLeases, moved.dealt);
     }
 
@@ -390,6 +400,12 @@ impl Core {
     /// What the shard is to do, until `None`.
     pub fn next_action(&mut self) -> Option<Action> {
         self.actions.pop_front()
+    }
+
+    /// Which core this is.
+    #[must_use]
+    pub fn number(&self) -> u16 {
+        self.options.core
     }
 
     /// What happened so far.

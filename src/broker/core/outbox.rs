@@ -161,6 +161,11 @@ impl Outbox {
         self.marks.clear();
     }
 
+    /// Whether somebody is to be told of bytes that leave.
+    pub(super) fn has_marks(&self) -> bool {
+        !self.marks.is_empty()
+    }
+
     /// The next mark whose bytes have all left.
     pub(super) fn passed_mark(&mut self) -> Option<Mark> {
         let first = self.marks.front()?;
@@ -206,6 +211,13 @@ impl Outbox {
         self.blocked_since = Some(now);
         self.parked = Some(batch);
         None
+    }
+
+    /// Another core took the batch that was out.
+    pub(super) fn delivered(&mut self) {
+        self.sending = false;
+        self.sent_to += self.in_flight as u64;
+        self.in_flight = 0;
     }
 
     /// The socket takes bytes again.
@@ -266,11 +278,6 @@ impl Spare {
             self.kept += capacity;
             self.bytes.push(buffer);
         }
-    }
-
-    /// Bytes of capacity kept for reuse.
-    pub(super) fn kept(&self) -> usize {
-        self.kept
     }
 
     /// Takes a batch apart; leases go to `released`.

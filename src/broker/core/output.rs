@@ -58,8 +58,9 @@ impl Core {
     fn hold(&mut self, key: Key, dir: Dir, body: Body<'_>) {
         assert_eq!(dir, Dir::Up, "an answer whose consumer is gone");
         let request = self.requests.get_mut(key).expect("looked up by the caller");
+        let before = request.up.queue.heap();
         request.up.queue.push_copy(body.bytes);
-        self.held += body.len();
+        self.held += request.up.queue.heap() - before;
         let channel = &mut self.channels[request.channel as usize];
         channel.queued_bytes += body.len();
         if channel.queued_bytes > channel.queue_bytes {
@@ -80,8 +81,9 @@ impl Core {
                 flow.queue.push_lease(piece);
             }
             _ => {
+                let before = flow.queue.heap();
                 flow.queue.push_copy(body.bytes);
-                self.held += body.len();
+                self.held += flow.queue.heap() - before;
             }
         }
     }
@@ -360,7 +362,8 @@ impl Core {
             };
             self.held = self.held - conn.out.counted + batch.remaining();
             conn.out.counted = batch.remaining();
-            self.backlog |= !conn.out.ring.is_empty();
+            // whatever waits for the end of this send must not be slept over
+            self.backlog |= !conn.out.ring.is_empty() || conn.out.has_marks() || conn.phase != Phase::Open;
             return Some(match conn.side {
                 Side::LinkIn(core) => Output::Link { key, core, kind: LinkKind::Answers, batch },
                 Side::LinkOut(core) => Output::Link { key, core, kind: LinkKind::Requests, batch },
@@ -371,8 +374,9 @@ impl Core {
     }
 
     /// Whether something waits that could leave at once: the shard is not to sleep on it.
+    #[must_use]
     pub fn has_backlog(&self) -> bool {
-        self.backlog || !self.dirty.is_empty() || !self.news.is_empty()
+        !self.dirty.is_empty() || !self.news.is_empty()
     }
 
     /// A batch came back from the reactor, or was taken by another core. `lost`: the socket can't be sent on.
@@ -403,6 +407,24 @@ impl Core {
         while let Some(mark) = self.conns.get_mut(key).and_then(|conn| conn.out.passed_mark()) {
             self.passed(mark);
         }
+    }
+
+    /// The batch that was out on this link is now the other core's.
+    pub fn link_sent(&mut self, now: Time, to: u16, kind: LinkKind) {
+        self.now = now;
+        let links = if kind == LinkKind::Requests { &self.links_out } else { &self.links_in };
+        let key = links[usize::from(to)];
+        let conn = self.conns.get_mut(key).expect("links stay open");
+        self.held -= std::mem::take(&mut conn.out.counted);
+        conn.out.delivered();
+        if conn.out.pending() > 0 || !conn.out.ring.is_empty() {
+            self.set_dirty(key);
+        }
+    }
+
+    /// Keeps the buffers of a batch another core sent, for output of this one.
+    pub fn recycle(&mut self, batch: Batch) {
+        self.spare.recycle(batch, &mut self.released);
     }
 
     /// The socket is full: what it did not take leaves the receive buffers.
@@ -445,8 +467,9 @@ impl Core {
     }
 
     /// Ends a turn: leases whose bytes could not leave are given back, and the other cores are told the news.
-    /// `pressed`: the pool runs low, so nothing stays leased.
-    pub fn end_turn<L: Leases>(&mut self, pressed: bool, leases: &L) {
+    /// `pressed`: the pool runs low, so nothing stays leased. Says whether the end of a send that was begun is awaited
+    /// by something: the shard is to take it in before it sleeps.
+    pub fn end_turn<L: Leases>(&mut self, pressed: bool, leases: &L) -> bool {
         while let Some(&(since, key)) = self.leased.front() {
             if !pressed && self.turn - since < LEASE_TURNS {
                 break;
@@ -470,8 +493,8 @@ impl Core {
         for key in std::mem::take(&mut self.flooded) {
             self.violation(key, &Violation::new(Code::Flood, "provoked more frames than it reads"));
         }
-        self.backlog = false;
         self.turn += 1;
+        std::mem::take(&mut self.backlog)
     }
 }
 

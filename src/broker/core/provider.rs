@@ -31,6 +31,8 @@ impl Core {
             state.down.begun = is_link || !state.is_oneway();
             if !head.is_empty() {
                 state.down.head = Some(Box::from(head));
+                state.fixed += head.len();
+                self.held += head.len();
             }
             self.drop_replay(request);
         }

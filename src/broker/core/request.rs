@@ -40,7 +40,6 @@ pub(super) struct Request {
     pub answering: bool,
     pub deadline: Time,
     pub timer: Option<Timer>,
-    pub opened_at: Time,
     /// Consumer to provider.
     pub up: Flow,
     /// Provider to consumer.
@@ -53,6 +52,8 @@ pub(super) struct Request {
     pub origin: u32,
     /// How many links it has crossed.
     pub hops: u8,
+    /// What it takes besides its body, in bytes: its state and its header blocks.
+    pub fixed: usize,
 }
 
 /// What a second attempt starts from.
@@ -98,8 +99,11 @@ impl Request {
         self.up.opened || self.handed
     }
 
-    /// Bytes of heap memory held for its body.
+    /// Bytes of memory held for it: what `core_buffer` counts.
     pub(super) fn heap(&self) -> usize {
-        self.up.queue.heap() + self.down.queue.heap() + self.replay.as_ref().map_or(0, |replay| replay.body.len())
+        self.fixed
+            + self.up.queue.heap()
+            + self.down.queue.heap()
+            + self.replay.as_ref().map_or(0, |replay| replay.body.capacity())
     }
 }

@@ -121,7 +121,11 @@ impl Core {
                 self.counters.connections_failed[usize::from(Code::Timeout.to_wire())] += 1;
                 self.close(key, true);
             }
-            Some(Due::Linger) => self.close(key, true),
+            Some(Due::Linger) => {
+                // what the kernel still holds of a last frame may yet arrive; of output never taken, nothing will
+                let abort = conn.phase == Phase::Closing;
+                self.close(key, abort);
+            }
         }
     }
 

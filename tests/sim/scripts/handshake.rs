@@ -45,11 +45,11 @@ fn a_malformed_hello_is_answered_and_closed() {
         (4, &[0], Code::Version),
         (5, &[0], Code::Protocol),
         (5, &[3], Code::Protocol),
-        (5, &[1], Code::Protocol),          // a consumer with max_concurrent
+        (5, &[1], Code::Protocol),           // a consumer with max_concurrent
         (40, &[0xff; 4], Code::FlowControl), // window beyond 2^31-1
-        (44, &[0; 4], Code::Protocol),      // a provider that takes nothing
+        (44, &[0; 4], Code::Protocol),       // a provider that takes nothing
         (48, &[0xff, 0xff], Code::Protocol), // token longer than the payload
-        (52, &[0xff], Code::Protocol),      // name not UTF-8
+        (52, &[0xff], Code::Protocol),       // name not UTF-8
     ];
     weathers(|| {
         for (at, with, code) in cases {

@@ -1,0 +1,155 @@
+//! What a run measured, added up over its threads.
+
+use std::collections::BTreeMap;
+
+use hdrhistogram::Histogram;
+use hdrhistogram::serialization::{Serializer, V2DeflateSerializer};
+
+use crate::engine::{Counts, Interval, new_histogram};
+use crate::proc::Usage;
+use crate::run::{Line, Plan};
+
+/// What was used while it was measured.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Uses {
+    /// How long that was, in nanoseconds.
+    pub wall_ns: u64,
+    /// CPU time of each load thread, in nanoseconds.
+    pub threads_ns: Vec<u64>,
+    /// The broker, before and after.
+    pub broker: Option<(Usage, Usage)>,
+    /// What the hypervisor took, in ticks of 10 ms.
+    pub stolen_ticks: u64,
+}
+
+/// One interval of all threads.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row {
+    /// When it began, in seconds from the start of measuring.
+    pub at: f64,
+    /// How long it was, in seconds.
+    pub seconds: f64,
+    /// Requests answered.
+    pub answered: u64,
+    /// Requests that failed.
+    pub errors: u64,
+    /// Latencies in nanoseconds: p50, p90, p99, p99.9, max.
+    pub latency: [u64; 5],
+    /// The histogram, as HdrHistogram's V2 with deflate.
+    pub histogram: Vec<u8>,
+}
+
+/// Everything a run measured.
+#[derive(Debug)]
+pub struct Measured {
+    /// From the intended send to the answer, in nanoseconds.
+    pub latency: Histogram<u64>,
+    /// From the actual send; empty in a closed loop.
+    pub uncorrected: Histogram<u64>,
+    /// How late sends were; empty in a closed loop.
+    pub lateness: Histogram<u64>,
+    /// All numbers, the drain's among them.
+    pub counts: Counts,
+    /// Those of the drain: answers that came after the end.
+    pub drained: Counts,
+    /// How long was measured, in nanoseconds.
+    pub measured_ns: u64,
+    /// The intervals.
+    pub rows: Vec<Row>,
+    /// CPU time and memory.
+    pub uses: Option<Uses>,
+    /// Why connections ended, the first few.
+    pub complaints: Vec<String>,
+    warm: u64,
+    pending: BTreeMap<u64, (Interval, usize)>,
+    errors: u64,
+}
+
+impl Measured {
+    /// Nothing yet.
+    #[must_use]
+    pub fn new(plan: &Plan) -> Measured {
+        Measured {
+            latency: new_histogram(),
+            uncorrected: new_histogram(),
+            lateness: new_histogram(),
+            counts: Counts::default(),
+            drained: Counts::default(),
+            measured_ns: 0,
+            rows: Vec::new(),
+            uses: None,
+            complaints: Vec::new(),
+            warm: plan.warmup.as_nanos() as u64,
+            pending: BTreeMap::new(),
+            errors: 0,
+        }
+    }
+
+    /// Adds one thread's interval. When all `threads` have handed theirs in, the line to show.
+    pub fn add(&mut self, interval: &Interval, threads: usize) -> Option<Line> {
+        if interval.measured {
+            add(&mut self.latency, &interval.latency);
+            add(&mut self.uncorrected, &interval.uncorrected);
+            add(&mut self.lateness, &interval.lateness);
+            self.counts.add(&interval.counts);
+            if interval.drain {
+                self.drained.add(&interval.counts);
+                return None;
+            }
+            self.measured_ns = self.measured_ns.max(interval.to - self.warm);
+        }
+        let entry = self.pending.entry(interval.from);
+        let (sum, parts) = entry.or_insert_with(|| (Interval::new(), 0));
+        (sum.from, sum.to, sum.measured) = (interval.from, interval.to.max(sum.to), interval.measured);
+        add(&mut sum.latency, &interval.latency);
+        sum.counts.add(&interval.counts);
+        *parts += 1;
+        if *parts < threads {
+            return None;
+        }
+        let (sum, _) = self.pending.remove(&interval.from)?;
+        Some(self.row(&sum))
+    }
+
+    /// All threads have ended: intervals that not all of them took part in are counted, too.
+    pub fn close(&mut self) {
+        for (_, (sum, _)) in std::mem::take(&mut self.pending) {
+            self.row(&sum);
+        }
+    }
+
+    fn row(&mut self, sum: &Interval) -> Line {
+        let seconds = (sum.to - sum.from) as f64 / 1e9;
+        let latency = &sum.latency;
+        let at = |quantile| latency.value_at_quantile(quantile);
+        let errors = sum.counts.errors();
+        self.errors += errors;
+        if sum.measured && sum.to > sum.from {
+            let mut histogram = Vec::new();
+            let written = V2DeflateSerializer::new().serialize(latency, &mut histogram);
+            written.expect("a vector takes all bytes");
+            self.rows.push(Row {
+                at: (sum.from - self.warm) as f64 / 1e9,
+                seconds,
+                answered: sum.counts.answered,
+                errors,
+                latency: [at(0.5), at(0.9), at(0.99), at(0.999), latency.max()],
+                histogram,
+            });
+        }
+        Line {
+            at: sum.to as f64 / 1e9,
+            measured: sum.measured,
+            rate: if seconds > 0.0 { sum.counts.answered as f64 / seconds } else { 0.0 },
+            p50: at(0.5),
+            p99: at(0.99),
+            errors: self.errors,
+        }
+    }
+}
+
+fn add(sum: &mut Histogram<u64>, part: &Histogram<u64>) {
+    if !part.is_empty() {
+        sum.add(part).expect("the same bounds");
+    }
+}

@@ -1,0 +1,97 @@
+//! Who may connect: limits over all cores. Touched when connections come and go, never on a request's way.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::base::limits::Limits;
+
+/// Connections counted over all cores.
+#[derive(Debug)]
+pub(super) struct Admission {
+    max: u32,
+    /// 0: no limit per address.
+    max_per_ip: u32,
+    total: AtomicU32,
+    per_ip: Mutex<HashMap<IpAddr, u32>>,
+}
+
+impl Admission {
+    pub(super) fn new(limits: &Limits) -> Admission {
+        Admission {
+            max: limits.max_connections,
+            max_per_ip: limits.max_connections_per_ip,
+            total: AtomicU32::new(0),
+            per_ip: Mutex::default(),
+        }
+    }
+
+    /// Counts a connection in, whether or not it is let in; each is counted out once.
+    ///
+    /// # Errors
+    /// Why it is refused.
+    pub(super) fn enter(&self, ip: Option<IpAddr>) -> Result<(), String> {
+        let total = self.total.fetch_add(1, Ordering::Relaxed);
+        let here = ip.map_or(0, |ip| self.count(ip, |count| *count += 1));
+        if total >= self.max {
+            return Err(format!("{} connections are open (max_connections)", self.max));
+        }
+        // addresses of this machine are exempt, or one proxy on it would be the limit of everybody behind it
+        if self.max_per_ip > 0 && here > self.max_per_ip && ip.is_some_and(|ip| !ip.is_loopback()) {
+            return Err(format!("{} connections from this address (max_connections_per_ip)", self.max_per_ip));
+        }
+        Ok(())
+    }
+
+    /// Counts a connection out.
+    pub(super) fn leave(&self, ip: Option<IpAddr>) {
+        self.total.fetch_sub(1, Ordering::Relaxed);
+        if let Some(ip) = ip {
+            self.count(ip, |count| *count -= 1);
+        }
+    }
+
+    fn count(&self, ip: IpAddr, change: impl FnOnce(&mut u32)) -> u32 {
+        if self.max_per_ip == 0 {
+            return 0;
+        }
+        let mut per_ip = self.per_ip.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let count = per_ip.entry(ip).or_default();
+        change(count);
+        let now = *count;
+        if now == 0 {
+            per_ip.remove(&ip);
+        }
+        now
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_limits_hold_and_what_leaves_makes_room() {
+        let limits = Limits { max_connections: 3, max_connections_per_ip: 2, ..Limits::default() };
+        let admission = Admission::new(&limits);
+        let far = Some("192.0.2.1".parse().unwrap());
+        assert!(admission.enter(far).is_ok());
+        assert!(admission.enter(far).is_ok());
+        assert!(admission.enter(far).unwrap_err().contains("max_connections_per_ip"));
+        assert!(admission.enter(None).unwrap_err().contains("max_connections"));
+        for ip in [far, far, far, None] {
+            admission.leave(ip);
+        }
+        assert!(admission.per_ip.lock().unwrap().is_empty());
+        assert!(admission.enter(far).is_ok());
+    }
+
+    #[test]
+    fn this_machine_is_exempt() {
+        let limits = Limits { max_connections_per_ip: 1, ..Limits::default() };
+        let admission = Admission::new(&limits);
+        let local = Some("127.0.0.1".parse().unwrap());
+        assert!((0..10).all(|_| admission.enter(local).is_ok()));
+    }
+}

@@ -1,0 +1,207 @@
+//! What a broker is told at its start: plain values, with how they are written.
+
+mod values;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+pub use values::{BadValue, Cores, Io, ListenAddr};
+
+use crate::base::ChannelId;
+use crate::base::limits::{Layout, Limits};
+
+/// How a broker runs. Made with struct update syntax from the defaults:
+///
+/// ```
+/// use corelay::broker::{Cores, ServerOptions};
+/// let options = ServerOptions { cores: Cores::Count(2), name: "orders".into(), ..ServerOptions::default() };
+/// assert_eq!(options.listen[0].to_string(), "127.0.0.1:9090");
+/// assert!(options.validate().is_ok());
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerOptions {
+    /// Where to accept connections. Default `127.0.0.1:9090`: nothing but this machine, until told otherwise.
+    pub listen: Vec<ListenAddr>,
+    /// Where the admin page (health, metrics) is served; `None` for nowhere, the default.
+    pub admin: Option<ListenAddr>,
+    /// Which cores run the broker. Default: what the affinity mask and the cgroup's quota allow.
+    pub cores: Cores,
+    /// Whether each thread is bound to its core. Default: yes.
+    pub pin: bool,
+    /// How the kernel is asked. Default: io_uring, or epoll where that can't be had.
+    pub io: Io,
+    /// How long a core looks for work before it sleeps. Default 0: no CPU time is spent on an idle broker.
+    pub spin: Duration,
+    /// Bounds on everything a peer could make grow.
+    pub limits: Limits,
+    /// Channels that depart from them.
+    pub channels: Vec<ChannelOptions>,
+    /// Receive buffers of each core; a power of two up to 32,768. Default 1,024: so many connections can be heard in
+    /// one turn.
+    pub buffers: usize,
+    /// Size of each, in bytes; a multiple of 64. Default 16 KiB: with 1,024 of them 16 MiB a core; larger ones would
+    /// save completions on streams only.
+    pub buffer_size: usize,
+    /// Entries of a core's submission ring; a power of two up to 32,768. Default 1,024: one turn's operations.
+    pub ring_entries: u32,
+    /// For people: shown in logs and metrics. Default: `corelay`.
+    pub name: String,
+}
+
+impl Default for ServerOptions {
+    fn default() -> ServerOptions {
+        ServerOptions {
+            listen: vec![ListenAddr::Tcp(SocketAddr::from(([127, 0, 0, 1], 9090)))],
+            admin: None,
+            cores: Cores::Auto,
+            pin: true,
+            io: Io::Auto,
+            spin: Duration::ZERO,
+            limits: Limits::default(),
+            channels: Vec::new(),
+            buffers: 1024,
+            buffer_size: 16 << 10,
+            ring_entries: 1024,
+            name: "corelay".into(),
+        }
+    }
+}
+
+/// An option that can't work.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{key} = {value}: expected {expected}")]
+pub struct BadOption {
+    /// Which option, as the configuration names it: `io.buffers`, `limits.window`, `channel.orders.window`.
+    pub key: String,
+    /// Its value.
+    pub value: String,
+    /// What would do.
+    pub expected: String,
+}
+
+/// The most a ring of buffers or entries can have: what the kernel allows.
+const MAX_RING: usize = 32_768;
+
+impl ServerOptions {
+    /// Checks every option by itself and against the others. What only the machine can tell (whether an address is
+    /// free, a core exists) is told at the start.
+    ///
+    /// # Errors
+    /// The first option that can't work.
+    pub fn validate(&self) -> Result<(), BadOption> {
+        let check = |ok: bool, key: &str, value: &dyn fmt::Display, expected: &str| {
+            let bad = || BadOption { key: key.into(), value: value.to_string(), expected: expected.into() };
+            if ok { Ok(()) } else { Err(bad()) }
+        };
+        check(!self.listen.is_empty(), "server.listen", &"nothing", "at least one address")?;
+        let spin = self.spin <= Duration::from_secs(1);
+        check(spin, "server.spin_us", &self.spin.as_micros(), "at most 1000000 (1 s)")?;
+        let ring = |n: usize| n.is_power_of_two() && (16..=MAX_RING).contains(&n);
+        let powers = "a power of two from 16 to 32768";
+        check(ring(self.buffers), "io.buffers", &self.buffers, powers)?;
+        check(ring(self.ring_entries as usize), "io.ring_entries", &self.ring_entries, powers)?;
+        let size = (4096..=1 << 20).contains(&self.buffer_size) && self.buffer_size.is_multiple_of(64);
+        check(size, "io.buffer_size", &self.buffer_size, "4096 (4KiB) to 1048576 (1MiB) bytes, a multiple of 64")?;
+        self.limits.validate().map_err(|bad| BadOption {
+            key: format!("limits.{}", bad.key),
+            value: bad.value,
+            expected: bad.expected,
+        })?;
+        for (index, channel) in self.channels.iter().enumerate() {
+            channel.validate(&self.limits)?;
+            let twice = self.channels[..index].iter().any(|other| other.id == channel.id);
+            check(!twice, "channel.id", &channel.name, "each channel once")?;
+        }
+        Ok(())
+    }
+
+    /// How this is laid out on so many cores, for [`Limits::worst_case`].
+    #[must_use]
+    pub fn layout(&self, cores: usize) -> Layout {
+        Layout { cores, receive_pool: self.buffers.saturating_mul(self.buffer_size) }
+    }
+}
+
+/// What one channel has of its own; `None` where it keeps to the limits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChannelOptions {
+    /// Which channel.
+    pub id: ChannelId,
+    /// The id as it was written, a name or a UUID: for people.
+    pub name: String,
+    /// Over how many cores its connections are dealt. Default 1: all on its home core, so that a request crosses none.
+    pub spread: u16,
+    /// Window on new streams, in bytes.
+    pub window: Option<u32>,
+    /// Requests that may wait for a provider.
+    pub queue_requests: Option<u32>,
+    /// Body bytes that may wait for a provider.
+    pub queue_bytes: Option<usize>,
+}
+
+impl ChannelOptions {
+    /// A channel that departs from nothing yet.
+    #[must_use]
+    pub fn new(id: ChannelId, name: impl Into<String>) -> ChannelOptions {
+        ChannelOptions { id, name: name.into(), spread: 1, window: None, queue_requests: None, queue_bytes: None }
+    }
+
+    /// `limits` as they hold on this channel.
+    #[must_use]
+    pub fn limits(&self, limits: &Limits) -> Limits {
+        Limits {
+            window: self.window.unwrap_or(limits.window),
+            queue_requests: self.queue_requests.unwrap_or(limits.queue_requests),
+            queue_bytes: self.queue_bytes.unwrap_or(limits.queue_bytes),
+            ..limits.clone()
+        }
+    }
+
+    fn validate(&self, limits: &Limits) -> Result<(), BadOption> {
+        let key = |key| format!("channel.{}.{key}", self.name);
+        if self.spread == 0 {
+            return Err(BadOption { key: key("spread"), value: "0".into(), expected: "at least 1 core".into() });
+        }
+        self.limits(limits).validate().map_err(|bad| BadOption {
+            key: key(bad.key),
+            value: bad.value,
+            expected: bad.expected,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_bad_option_is_named() {
+        type Change = fn(&mut ServerOptions);
+        let cases: [(&str, Change); 8] = [
+            ("server.listen", |o| o.listen.clear()),
+            ("server.spin_us", |o| o.spin = Duration::from_secs(2)),
+            ("io.buffers", |o| o.buffers = 100),
+            ("io.buffer_size", |o| o.buffer_size = 1000),
+            ("io.ring_entries", |o| o.ring_entries = 65_536),
+            ("limits.max_streams", |o| o.limits.max_streams = 0),
+            ("channel.a.spread", |o| o.channels[0].spread = 0),
+            ("channel.a.queue_bytes", |o| o.channels[0].queue_bytes = Some(1)),
+        ];
+        for (key, change) in cases {
+            let channels = vec![ChannelOptions::new(ChannelId::named("a"), "a")];
+            let mut options = ServerOptions { channels, ..ServerOptions::default() };
+            assert_eq!(options.validate(), Ok(()));
+            change(&mut options);
+            assert_eq!(options.validate().unwrap_err().key, key);
+        }
+    }
+
+    #[test]
+    fn a_channel_comes_once_however_it_is_written() {
+        let id = ChannelId::named("a");
+        let channels = vec![ChannelOptions::new(id, "a"), ChannelOptions::new(id, id.to_string())];
+        let options = ServerOptions { channels, ..ServerOptions::default() };
+        assert_eq!(options.validate().unwrap_err().key, "channel.id");
+    }
+}

@@ -1,0 +1,302 @@
+//! One core: its reactor, its broker core and its end of the mesh, in one loop.
+//!
+//! ```text
+//!   wait ─► events ─► mesh in ─► deadlines ─► actions, output ─► mesh out ─► end of turn ─┐
+//!    ▲──────────────────────────────────────────────────────────────────────────────────────┘
+//! ```
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use tracing::{debug, info, warn};
+
+use super::admission::Admission;
+use super::core::{Action, Core, Moved, Options, Output};
+use super::listener::Peer;
+use super::mesh::{Item, Mesh};
+use crate::base::{Key, Leases, Piece, Time};
+use crate::protocol::Code;
+use crate::reactor::{Event, Reactor, Receive, Sock, sys};
+
+/// A turn that begins so much later than it was due follows a pause of this process, not the silence of its peers.
+const PAUSE: Duration = Duration::from_millis(250);
+/// How often a core that sleeps with nothing due looks at the control word, should a wake-up ever fail.
+const IDLE: Duration = Duration::from_secs(1);
+/// How long before a full mesh ring is tried again.
+const RETRY_RING: Duration = Duration::from_micros(50);
+
+/// What all cores are asked to do.
+#[derive(Debug, Default)]
+pub(super) struct Control(AtomicU8);
+
+impl Control {
+    const DRAIN: u8 = 1;
+    const ABORT: u8 = 2;
+
+    pub(super) fn drain(&self) {
+        self.0.fetch_max(Control::DRAIN, Ordering::Release);
+    }
+
+    pub(super) fn abort(&self) {
+        self.0.fetch_max(Control::ABORT, Ordering::Release);
+    }
+}
+
+/// One core's loop. Built and run on its own thread.
+pub(super) struct Shard<R: Reactor> {
+    reactor: R,
+    core: Core,
+    mesh: Mesh,
+    control: Arc<Control>,
+    admission: Arc<Admission>,
+    max_strangers: u32,
+    /// Addresses of the connections here, where they are counted.
+    ips: HashMap<u64, Option<IpAddr>>,
+    /// Receive buffers below which nothing stays leased.
+    low: usize,
+    obeyed: u8,
+    now: Time,
+    /// The last turn began late: peers' silence is judged only after one that read what was waiting.
+    paused: bool,
+    /// A send was begun whose end something waits for.
+    awaits_sends: bool,
+}
+
+impl<R: Reactor> Shard<R>
+where
+    R::Pool: PoolSize,
+{
+    pub(super) fn new(
+        reactor: R,
+        options: Options,
+        mesh: Mesh,
+        control: Arc<Control>,
+        admission: Arc<Admission>,
+    ) -> Shard<R> {
+        let now = sys::now();
+        let max_strangers = options.limits.max_unauthenticated;
+        let low = reactor.pool().capacity() / 4;
+        let core = Core::new(options, now);
+        let ips = HashMap::new();
+        Shard {
+            reactor,
+            core,
+            mesh,
+            control,
+            admission,
+            max_strangers,
+            ips,
+            low,
+            obeyed: 0,
+            now,
+            paused: false,
+            awaits_sends: false,
+        }
+    }
+
+    /// Starts accepting on this listener.
+    pub(super) fn listen(&mut self, listener: OwnedFd, tag: u32) -> std::io::Result<()> {
+        self.reactor.listen(listener, tag)
+    }
+
+    /// Runs until drained or aborted.
+    pub(super) fn run(mut self) -> std::io::Result<()> {
+        loop {
+            let timeout = self.timeout();
+            self.wait(timeout)?;
+            self.events();
+            let more = self.mesh_in();
+            if !self.paused {
+                self.core.advance(self.now);
+            }
+            self.obey();
+            self.output();
+            self.end_turn();
+            if self.core.is_drained() && !more && !self.mesh.is_congested() {
+                return self.finish();
+            }
+        }
+    }
+
+    /// How long this turn may sleep.
+    fn timeout(&mut self) -> Duration {
+        if self.paused || self.awaits_sends || self.core.has_backlog() {
+            return Duration::ZERO;
+        }
+        let due = self.core.next_deadline().map_or(IDLE, |at| (at - sys::now()).min(IDLE));
+        let due = if self.mesh.is_congested() { due.min(RETRY_RING) } else { due };
+        if due > Duration::ZERO && !self.mesh.prepare_sleep() {
+            return Duration::ZERO;
+        }
+        due
+    }
+
+    fn wait(&mut self, timeout: Duration) -> std::io::Result<()> {
+        let before = self.now;
+        self.reactor.wait(Some(timeout))?;
+        self.mesh.awake();
+        self.now = sys::now();
+        self.paused = !self.paused && self.now - before > timeout + PAUSE;
+        Ok(())
+    }
+
+    fn events(&mut self) {
+        while let Some(event) = self.reactor.next_event() {
+            match event {
+                Event::Received { user, piece } => {
+                    self.core.received(self.now, Key::unpack(user), piece, self.reactor.pool());
+                    self.reactor.pool().release(piece);
+                }
+                Event::Sent { user, batch, error } => {
+                    self.core.sent(self.now, Key::unpack(user), batch, error.is_some(), self.reactor.pool());
+                }
+                Event::Writable { user } => self.core.writable(self.now, Key::unpack(user)),
+                Event::ReceiveEnded { user, error } => {
+                    if let Some(error) = error {
+                        debug!(%error, "a connection failed");
+                    }
+                    self.core.lost(self.now, Key::unpack(user));
+                }
+                Event::Accepted { listener: _, fd } => self.accepted(fd),
+                Event::AcceptFailed { listener, error } => {
+                    warn!(listener, %error, "accepting pauses: raise the limit on open files (ulimit -n, LimitNOFILE=)");
+                }
+                Event::Closed { .. } => {}
+            }
+            self.act();
+        }
+    }
+
+    fn accepted(&mut self, fd: OwnedFd) {
+        let peer = Peer::of(&fd);
+        let admitted = self.admission.enter(peer.ip);
+        let strangers = self.core.connections().1;
+        let key = self.core.connected(self.now, peer.name);
+        let sock = self.reactor.add(fd, key.pack());
+        self.ips.insert(sock.0, peer.ip);
+        self.core.attach(key, sock.0);
+        if let Err(why) = admitted {
+            self.core.refuse(key, Code::Overloaded, &why);
+        } else if strangers >= self.max_strangers {
+            self.core.refuse(key, Code::Overloaded, "too many connections without HELLO (max_unauthenticated)");
+        }
+    }
+
+    fn mesh_in(&mut self) -> bool {
+        let (core, reactor, ips, now) = (&mut self.core, &mut self.reactor, &mut self.ips, self.now);
+        let more = self.mesh.drain(|from, item| match item {
+            Item::Frames { kind, batch } => {
+                batch.for_each_unsent(&NoPool, |bytes| core.link_received(now, from, kind, bytes));
+                core.recycle(batch);
+            }
+            Item::Conn { fd, ip, moved } => {
+                let key = core.moved_in(now, &moved);
+                let sock = reactor.add(fd, key.pack());
+                ips.insert(sock.0, ip);
+                core.attach_moved(now, key, sock.0, &moved);
+            }
+        });
+        self.act();
+        more
+    }
+
+    fn obey(&mut self) {
+        let asked = self.control.0.load(Ordering::Acquire);
+        if asked <= self.obeyed {
+            return;
+        }
+        self.obeyed = asked;
+        // listeners first, so that a successor can bind
+        self.reactor.stop_listening();
+        if asked == Control::ABORT {
+            self.core.abort(self.now);
+        } else {
+            self.core.drain(self.now);
+        }
+    }
+
+    /// Does what the core asks for.
+    fn act(&mut self) {
+        while let Some(action) = self.core.next_action() {
+            match action {
+                Action::Receive(handle) => self.reactor.receive(Sock(handle), Receive::Stream),
+                Action::ReceiveOnce(handle) => self.reactor.receive(Sock(handle), Receive::Once),
+                Action::NotifyWritable(handle) => self.reactor.notify_writable(Sock(handle)),
+                Action::ShutdownWrite(handle) => self.reactor.shutdown_write(Sock(handle)),
+                Action::Close { handle, abort } => {
+                    if let Some(ip) = self.ips.remove(&handle) {
+                        self.admission.leave(ip);
+                    }
+                    self.reactor.close(Sock(handle), abort);
+                }
+                Action::Move { handle, core, moved } => self.move_out(handle, core, moved),
+                Action::ReportShed { id, channel, bytes } => {
+                    let request = uuid::Uuid::from_bytes(id);
+                    warn!(%request, %channel, bytes, "request ended with OVERLOADED: core_buffer is full");
+                }
+            }
+        }
+    }
+
+    fn move_out(&mut self, handle: u64, core: u16, moved: Moved) {
+        let ip = self.ips.remove(&handle).flatten();
+        match self.reactor.detach(Sock(handle)) {
+            Some(fd) => self.mesh.send(core, Item::Conn { fd, ip, moved }),
+            // nothing is in flight between two single receives: this is a fault, and must not leak the connection
+            None => {
+                warn!("a connection could not be moved to core {core}; it is closed");
+                self.admission.leave(ip);
+                self.reactor.close(Sock(handle), true);
+            }
+        }
+    }
+
+    fn output(&mut self) {
+        self.act();
+        while let Some(output) = self.core.next_output(self.reactor.pool()) {
+            match output {
+                Output::Socket { handle, batch } => self.reactor.send(Sock(handle), batch),
+                Output::Link { key: _, core, kind, batch } => self.mesh.send(core, Item::Frames { kind, batch }),
+            }
+        }
+        let (core, now) = (&mut self.core, self.now);
+        self.mesh.flush(&mut self.reactor, |to, kind| core.link_sent(now, to, kind));
+        self.act();
+    }
+
+    fn end_turn(&mut self) {
+        let pool = self.reactor.pool();
+        self.awaits_sends = self.core.end_turn(pool.free() < self.low, pool);
+    }
+
+    /// All connections have ended: waits until the reactor has let go of them.
+    fn finish(mut self) -> std::io::Result<()> {
+        info!(core = self.core.number(), "stopped");
+        self.output();
+        self.reactor.wait(Some(Duration::ZERO))?;
+        Ok(())
+    }
+}
+
+/// How full a pool is.
+pub(super) trait PoolSize {
+    /// Buffers in all.
+    fn capacity(&self) -> usize;
+    /// Buffers nobody leases.
+    fn free(&self) -> usize;
+}
+
+/// Link batches hold no leases.
+struct NoPool;
+
+impl Leases for NoPool {
+    fn bytes(&self, piece: Piece) -> &[u8] {
+        unreachable!("{piece:?} in a batch for another core")
+    }
+    fn retain(&self, _: Piece) {}
+    fn release(&self, _: Piece) {}
+}

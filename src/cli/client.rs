@@ -1,0 +1,99 @@
+//! What all commands that talk to a broker share: where it is, and what is said when it isn't there.
+
+use std::time::Duration;
+
+use clap::Args;
+use corelay::base::ChannelId;
+use corelay::client::{Addrs, Consumer, Error, ErrorKind, Options};
+
+use super::exit::{Failure, code_of};
+use crate::config::parse_duration;
+
+/// Where the broker is.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ServerArgs {
+    /// The broker: host:port or unix:/path; several with commas between are tried in turn
+    #[arg(long, value_name = "ADDR", env = "CORELAY_SERVER", hide_env_values = true, default_value = "127.0.0.1:9090")]
+    server: String,
+}
+
+impl ServerArgs {
+    /// The addresses.
+    pub(crate) fn addrs(&self) -> Addrs {
+        Addrs::from(&self.server)
+    }
+
+    /// Connects a consumer.
+    pub(crate) async fn consumer(&self, channel: ChannelId, name: &str) -> Result<Consumer, Failure> {
+        let options = Options::default().name(name);
+        Consumer::connect_with(self.addrs(), channel, options).await.map_err(|error| self.unreachable(&error))
+    }
+
+    /// What to say when connecting failed.
+    pub(crate) fn unreachable(&self, error: &Error) -> Failure {
+        let text = match error.kind {
+            ErrorKind::Connection => {
+                format!(
+                    "{}\nIs a broker running there? `corelay serve` starts one; --server names another.",
+                    error.text()
+                )
+            }
+            ErrorKind::InvalidInput => format!("--server: {}", error.text()),
+            _ => format!("{}: {error}", self.server),
+        };
+        Failure::new(code_of(error.kind), text)
+    }
+}
+
+/// How a request is sent.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct SendArgs {
+    /// The channel: a UUID or a name
+    pub(crate) channel: ChannelId,
+    /// The body: a file, or - for stdin
+    #[arg(default_value = "-")]
+    pub(crate) file: String,
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+    /// How long the whole request may take
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = timeout)]
+    pub(crate) timeout: Duration,
+    /// With no provider there, wait for one until the timeout
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// The work may safely run twice: if its provider is lost, another may get it
+    #[arg(long)]
+    pub(crate) retry: bool,
+    /// A header to send along; lower-case key, may be repeated
+    #[arg(long = "header", value_name = "KEY=VALUE", value_parser = header)]
+    pub(crate) headers: Vec<(String, String)>,
+}
+
+impl SendArgs {
+    /// The request these arguments describe.
+    pub(crate) fn build<'a>(
+        &self,
+        consumer: &'a Consumer,
+        body: corelay::client::Body,
+    ) -> corelay::client::RequestBuilder<'a> {
+        let request = consumer.request(body).timeout(self.timeout).wait(self.wait).retry(self.retry);
+        let with_header = |request: corelay::client::RequestBuilder<'a>, (key, value): &(String, String)| {
+            request.header(key.as_str(), value.as_bytes())
+        };
+        self.headers.iter().fold(request, with_header)
+    }
+}
+
+/// A timeout that can be sent: 1 ms to 2^32 - 1 ms.
+fn timeout(text: &str) -> Result<Duration, String> {
+    let time = parse_duration(text)?;
+    let fits = time >= Duration::from_millis(1) && time.as_millis() <= u128::from(u32::MAX);
+    if fits { Ok(time) } else { Err("expected 1ms to 49d".into()) }
+}
+
+fn header(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
+    let checked = corelay::protocol::encode_headers([(key, value)], &mut Vec::new());
+    checked.map_err(|error| error.to_string())?;
+    Ok((key.to_owned(), value.to_owned()))
+}

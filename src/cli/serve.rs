@@ -1,0 +1,135 @@
+//! `corelay serve`: the broker.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::thread;
+
+use corelay::broker::{Server, Stopper};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use tracing::{info, warn};
+
+use super::exit::Failure;
+use crate::config::{Config, Loaded, Sources};
+
+/// Run the broker
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER)]
+pub(crate) struct Args {
+    /// Where to accept connections: host:port or unix:/path, may be repeated; port 0 picks one
+    /// [default: 127.0.0.1:9090]
+    #[arg(long, value_name = "ADDR")]
+    listen: Vec<String>,
+    /// Where to serve the admin page (health, metrics): host:port [default: off]
+    #[arg(long, value_name = "ADDR")]
+    admin: Option<String>,
+    /// How many cores run the broker, or which: 4, or 0-3,6 [default: all that this process may use]
+    #[arg(long, value_name = "N|LIST")]
+    cores: Option<String>,
+    /// How the kernel is asked: auto, uring or epoll [default: auto]
+    #[arg(long, value_name = "KIND")]
+    io: Option<String>,
+    /// Microseconds a core looks for work before it sleeps: lower latency for more CPU time [default: 0]
+    #[arg(long, value_name = "N")]
+    spin_us: Option<String>,
+    /// Don't bind threads to their cores
+    #[arg(long)]
+    no_pin: bool,
+    /// Read settings from this file (TOML)
+    #[arg(long, value_name = "FILE", env = "CORELAY_CONFIG", hide_env_values = true)]
+    config: Option<PathBuf>,
+    /// Change one setting, as in --set limits.window=1MiB or --set channel.orders.spread=2; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Check the settings, print them all with where they come from, and exit
+    #[arg(long)]
+    check_config: bool,
+}
+
+const AFTER: &str = "\
+Settings come from --config, then the environment (CORELAY_SECTION_KEY, as in CORELAY_LIMITS_WINDOW), then --set, \
+then the other flags; later ones win. --check-config prints every setting there is.
+
+SIGTERM or SIGINT drains: nothing new is taken, what is in flight may finish within limits.drain_timeout. A second \
+one ends at once.
+
+Examples:
+  corelay serve
+  corelay serve --listen 0.0.0.0:9090 --listen unix:/run/corelay.sock --cores 4
+  CORELAY_LIMITS_KEEPALIVE=5s corelay serve --config corelay.toml --check-config
+
+Exit codes:
+    0  ended in order after SIGTERM or SIGINT
+    1  could not start (address in use, no io_uring, not enough memory), or a core failed
+    2  bad usage or configuration
+  130  ended at once by a second SIGINT; 143: by a second SIGTERM";
+
+/// Could not start, or go on.
+const FAILED: u8 = 1;
+
+impl Args {
+    fn sources(self) -> Sources {
+        let text = |name: std::ffi::OsString| name.to_string_lossy().into_owned();
+        let one = |value: Option<String>| value.map(|value| vec![value]);
+        let flags = [
+            ("--listen", "server.listen", (!self.listen.is_empty()).then_some(self.listen)),
+            ("--admin", "server.admin", one(self.admin)),
+            ("--cores", "server.cores", one(self.cores)),
+            ("--io", "server.io", one(self.io)),
+            ("--spin-us", "server.spin_us", one(self.spin_us)),
+            ("--no-pin", "server.pin", self.no_pin.then(|| vec!["false".into()])),
+        ];
+        Sources {
+            file: self.config,
+            env: std::env::vars_os().map(|(name, value)| (text(name), text(value))).collect(),
+            set: self.set,
+            flags: flags.into_iter().filter_map(|(flag, key, values)| Some((flag, key, values?))).collect(),
+        }
+    }
+}
+
+pub(crate) fn run(args: Args) -> Result<(), Failure> {
+    let check = args.check_config;
+    let loaded = Loaded::from(&args.sources()).map_err(|error| Failure::usage(error.to_string()))?;
+    if check {
+        return print(&loaded.to_toml());
+    }
+    serve(loaded.config)
+}
+
+fn print(text: &str) -> Result<(), Failure> {
+    let mut stdout = std::io::stdout().lock();
+    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(|error| Failure::stdout(&error))
+}
+
+fn serve(config: Config) -> Result<(), Failure> {
+    // before the start, so that a signal during it is not lost
+    let signals = Signals::new([SIGINT, SIGTERM]);
+    let signals = signals.map_err(|error| Failure::new(FAILED, format!("cannot listen for signals: {error}")))?;
+    let failed = |error: corelay::broker::ServerError| Failure::new(FAILED, error.to_string());
+    let server = Server::start(config.server).map_err(failed)?;
+    let addrs = server.addrs().iter().map(|addr| format!("listening on {addr}\n"));
+    // a supervisor that closed our stdout still wants its broker
+    if let Err(failure) = print(&addrs.collect::<String>()) {
+        warn!(text = failure.text, "stdout is closed");
+    }
+    let stopper = server.stopper();
+    thread::spawn(move || obey(signals, &stopper));
+    server.join().map_err(failed)?;
+    info!("ended in order");
+    Ok(())
+}
+
+/// Drains at the first signal, ends the process at the second.
+fn obey(mut signals: Signals, stopper: &Stopper) {
+    let mut draining = false;
+    for signal in signals.forever() {
+        if draining {
+            warn!("ended at once by a second signal");
+            std::process::exit(128 + signal);
+        }
+        info!("draining; a second signal ends at once");
+        draining = true;
+        stopper.drain();
+    }
+}

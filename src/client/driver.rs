@@ -1,0 +1,203 @@
+//! The one task of a connection: it reads, lets the session work, and writes, in turns.
+//!
+//! It always reads. What holds the broker back is credit, never an unread socket: the CREDIT and CANCEL that would
+//! free things lie behind those bytes (§4).
+
+use std::future::Future;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::{Instant, Sleep};
+
+use super::connection::Conn;
+use super::dial::Io;
+use super::inbox::Inbox;
+use super::session::{Arrival, End, Origin};
+
+/// Bytes read at once.
+const READ: usize = 64 * 1024;
+/// How long a connection that is done waits for the broker to close it, so that nothing sent is lost to a reset.
+const LINGER: Duration = Duration::from_secs(1);
+/// A timer for nothing in particular.
+const FAR: Duration = Duration::from_secs(3600);
+
+pub(super) struct Driver {
+    io: Box<dyn Io>,
+    conn: Arc<Conn>,
+    inbox: Option<Arc<Inbox>>,
+    input: BytesMut,
+    out: Vec<u8>,
+    written: usize,
+    timer: Pin<Box<Sleep>>,
+}
+
+/// What a read brought.
+enum Read {
+    Bytes,
+    Nothing,
+    End(End),
+}
+
+/// What a turn of the session left to do.
+struct Turn {
+    arrivals: Vec<Arrival>,
+    ended: bool,
+    /// Nothing came and nothing is to be written: whoever adds something wakes the driver.
+    sleeps: bool,
+}
+
+impl Driver {
+    pub(super) fn new(io: Box<dyn Io>, conn: Arc<Conn>, inbox: Option<Arc<Inbox>>) -> Driver {
+        Driver {
+            io,
+            conn,
+            inbox,
+            input: BytesMut::with_capacity(READ),
+            out: Vec::new(),
+            written: 0,
+            timer: Box::pin(tokio::time::sleep(FAR)),
+        }
+    }
+
+    /// Runs until the broker has said WELCOME, or the connection has ended.
+    pub(super) async fn handshake(&mut self) {
+        std::future::poll_fn(|cx| {
+            let ended = self.poll_turns(cx).is_ready();
+            if let Some(welcome) = self.conn.with(|session| session.welcome().copied()) {
+                self.conn.welcomed(&welcome);
+                return Poll::Ready(());
+            }
+            if ended { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+
+    /// Runs until the connection has ended.
+    pub(super) async fn run(mut self) {
+        std::future::poll_fn(|cx| self.poll_turns(cx)).await;
+        let _ = tokio::time::timeout(LINGER, self.linger()).await;
+    }
+
+    fn poll_turns(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let read = self.read(cx);
+            let quiet = matches!(read, Read::Nothing);
+            let turn = self.turn(cx, read);
+            if let Some(inbox) = self.inbox.as_ref().filter(|_| !turn.arrivals.is_empty()) {
+                inbox.push(&self.conn, turn.arrivals);
+            }
+            if turn.ended {
+                return Poll::Ready(());
+            }
+            let blocked = match self.write(cx) {
+                Ok(blocked) => blocked,
+                Err(error) => {
+                    self.conn.shut(End::lost("writing failed", Some(Arc::new(error))));
+                    return Poll::Ready(());
+                }
+            };
+            if (turn.sleeps || (quiet && blocked)) && self.poll_timer(cx).is_pending() {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    fn read(&mut self, cx: &mut Context<'_>) -> Read {
+        if self.input.capacity() - self.input.len() < READ / 4 {
+            self.input.reserve(READ);
+        }
+        match pin!(self.io.read_buf(&mut self.input)).poll(cx) {
+            Poll::Pending => Read::Nothing,
+            Poll::Ready(Ok(0)) => Read::End(End::lost("the broker closed the connection", None)),
+            Poll::Ready(Ok(_)) => Read::Bytes,
+            Poll::Ready(Err(error)) => Read::End(End::lost("reading failed", Some(Arc::new(error)))),
+        }
+    }
+
+    /// Lets the session work on what came and gather what leaves.
+    fn turn(&mut self, cx: &Context<'_>, read: Read) -> Turn {
+        let now = self.conn.now();
+        let (input, out) = (&mut self.input, &mut self.out);
+        self.conn.drive(cx, |session| {
+            let quiet = matches!(read, Read::Nothing);
+            match read {
+                Read::Bytes => session.receive(input, now),
+                Read::Nothing => {}
+                Read::End(end) => session.shut(end),
+            }
+            if now >= session.next_time() {
+                session.on_time(now);
+            }
+            if out.is_empty() {
+                session.fill(out);
+            }
+            session.write_begins();
+            session.end_if_done();
+            let sleeps = quiet && out.is_empty();
+            let ended = session.end().is_some();
+            // With bytes to write, it is the socket that wakes the driver.
+            (Turn { arrivals: session.take_arrivals(), ended, sleeps }, sleeps)
+        })
+    }
+
+    /// Writes what it can; whether the socket took less than all.
+    fn write(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
+        if self.out.is_empty() {
+            return Ok(false);
+        }
+        let start = self.written;
+        let mut blocked = false;
+        while self.written < self.out.len() && !blocked {
+            match Pin::new(&mut self.io).poll_write(cx, &self.out[self.written..]) {
+                Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(Ok(n)) => self.written += n,
+                Poll::Ready(Err(error)) => return Err(error),
+                Poll::Pending => blocked = true,
+            }
+        }
+        let (n, now) = (self.written - start, self.conn.now());
+        self.conn.with(|session| session.wrote(n, blocked, now));
+        if !blocked {
+            self.out.clear();
+            self.written = 0;
+        }
+        Ok(blocked)
+    }
+
+    /// Ready when the session has something to do because time passed.
+    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let next = self.conn.with(|session| session.next_time());
+        // The timer is moved only forward in urgency: one that fires early costs a turn, moving it each turn more.
+        if let Some(at) = self.conn.instant_of(next).filter(|at| *at < self.timer.deadline()) {
+            self.timer.as_mut().reset(at);
+        }
+        self.timer.as_mut().poll(cx).map(|()| self.timer.as_mut().reset(Instant::now() + FAR))
+    }
+
+    /// Sends what is left, closes this side and waits for the other.
+    async fn linger(&mut self) -> io::Result<()> {
+        if self.conn.with(|session| session.end().is_some_and(|end| end.origin == Origin::Lost)) {
+            return Ok(());
+        }
+        let (out, written) = (&mut self.out, self.written);
+        self.conn.with(|session| session.fill(out));
+        self.io.write_all(&self.out[written..]).await?;
+        self.io.shutdown().await?;
+        while self.io.read_buf(&mut self.input).await? > 0 {
+            self.input.clear();
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        // Only if the task was dropped before its end, with its runtime.
+        self.conn.shut(End::lost("the connection's task was stopped", None));
+    }
+}

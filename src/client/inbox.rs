@@ -1,0 +1,69 @@
+//! Requests that came and nobody has received yet, from all connections of a provider.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::Notify;
+
+use super::connection::Conn;
+use super::session::Arrival;
+
+type Item = (Arc<Conn>, Arrival);
+
+/// A queue with any number of receivers. It is bounded by what the broker may send: max_concurrent a connection.
+#[derive(Debug, Default)]
+pub(super) struct Inbox {
+    queue: Mutex<Queue>,
+    came: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    items: VecDeque<Item>,
+    closed: bool,
+}
+
+impl Inbox {
+    pub(super) fn push(&self, conn: &Arc<Conn>, arrivals: Vec<Arrival>) {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        if queue.closed {
+            drop(queue);
+            arrivals.into_iter().for_each(|arrival| conn.refuse(arrival.key));
+            return;
+        }
+        queue.items.extend(arrivals.into_iter().map(|arrival| (conn.clone(), arrival)));
+        drop(queue);
+        self.came.notify_one();
+    }
+
+    /// The next request; `None` once closed.
+    pub(super) async fn receive(&self) -> Option<Item> {
+        loop {
+            {
+                let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(item) = queue.items.pop_front() {
+                    if !queue.items.is_empty() {
+                        // A permit wakes one receiver, however many requests came: pass it on.
+                        self.came.notify_one();
+                    }
+                    return Some(item);
+                }
+                if queue.closed {
+                    self.came.notify_one();
+                    return None;
+                }
+            }
+            self.came.notified().await;
+        }
+    }
+
+    /// No more are received; those waiting are refused.
+    pub(super) fn close(&self) {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.closed = true;
+        let items = std::mem::take(&mut queue.items);
+        drop(queue);
+        self.came.notify_one();
+        items.into_iter().for_each(|(conn, arrival)| conn.refuse(arrival.key));
+    }
+}

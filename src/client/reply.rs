@@ -1,0 +1,239 @@
+//! Answering a request: exactly one terminal frame, whatever happens (§3).
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use bytes::Bytes;
+
+use super::body::Kind;
+use super::connection::Conn;
+use super::flight::Flight;
+use super::pump::Feed;
+use super::session::Flow;
+use super::{Body, Error, ErrorKind, Headers, Metrics};
+use crate::base::Key;
+use crate::protocol::{Code, encode_headers};
+
+/// Bytes of a response that may wait for credit before a writer does.
+const WAITING: usize = 64 * 1024;
+
+/// The duty to answer. Dropped before that is done, it fails the request.
+#[derive(Debug)]
+pub(super) struct Reply {
+    conn: Arc<Conn>,
+    key: Key,
+    flight: Flight,
+    done: bool,
+    /// What a drop says.
+    dropped: &'static str,
+    watch: Option<Arc<Watch>>,
+}
+
+/// Lets whoever runs a handler say why a request was dropped, when the handler has returned.
+#[derive(Debug, Default)]
+pub(super) struct Watch(AtomicU8);
+
+impl Watch {
+    const DROPPED: u8 = 1;
+    const OVER: u8 = 2;
+
+    /// The reply is dropped unanswered: whether the watcher will see to it.
+    fn leave(&self) -> bool {
+        self.0.compare_exchange(0, Watch::DROPPED, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    /// The handler is over: whether the reply was left to the watcher.
+    pub(super) fn over(&self) -> bool {
+        self.0.swap(Watch::OVER, Ordering::AcqRel) == Watch::DROPPED
+    }
+}
+
+impl Reply {
+    pub(super) fn new(conn: Arc<Conn>, key: Key, flight: Flight) -> Reply {
+        Reply { conn, key, flight, done: false, dropped: "request dropped without an answer", watch: None }
+    }
+
+    /// Has a drop wait for the watcher; gives what that needs to end the request itself.
+    pub(super) fn watched(&mut self) -> Watched {
+        let watch = Arc::new(Watch::default());
+        self.watch = Some(watch.clone());
+        Watched { conn: self.conn.clone(), key: self.key, watch, metrics: self.flight.metrics().clone() }
+    }
+
+    pub(super) async fn send(mut self, headers: Headers, body: Body) -> Result<(), Error> {
+        match body.0 {
+            Kind::Bytes(bytes) => {
+                self.begin(headers, bytes, true)?;
+                self.settle().await
+            }
+            Kind::Reader(reader) => {
+                self.begin(headers, Bytes::new(), false)?;
+                let mut feed = Feed::new(reader);
+                while let Some(piece) = feed.next(&self.conn, self.key).await {
+                    let piece = piece.map_err(|error| self.unreadable(error))?;
+                    if piece.is_empty() {
+                        return self.finish().await;
+                    }
+                    self.conn.with(|session| session.push_body(self.key, piece));
+                }
+                Err(self.refused())
+            }
+        }
+    }
+
+    pub(super) fn start(mut self, headers: Headers) -> Result<Responder, Error> {
+        self.begin(headers, Bytes::new(), false)?;
+        self.dropped = "response dropped before its end";
+        Ok(Responder { reply: self })
+    }
+
+    pub(super) fn fail(mut self, text: &str) -> Result<(), Error> {
+        if let Some(error) = self.conn.failure(self.key) {
+            return Err(self.count(error));
+        }
+        self.end_with(text);
+        Ok(())
+    }
+
+    fn begin(&mut self, headers: Headers, body: Bytes, whole: bool) -> Result<(), Error> {
+        let mut block = Vec::new();
+        if !headers.is_empty() {
+            encode_headers(headers, &mut block)
+                .map_err(|bad| Error::new(ErrorKind::InvalidInput, bad.to_string()).source(Some(Arc::new(bad))))?;
+        }
+        let max_frame = self.conn.server().map_or(u32::MAX, |server| server.max_frame);
+        if block.len() > max_frame as usize {
+            let text = format!("headers don't fit the broker's frames of at most {max_frame} bytes");
+            return Err(Error::new(ErrorKind::InvalidInput, text));
+        }
+        match self.conn.with(|session| session.respond(self.key, block, body, whole)) {
+            Flow::Open => Ok(()),
+            Flow::Closed => Err(self.refused()),
+        }
+    }
+
+    async fn write(&mut self, bytes: Bytes) -> Result<(), Error> {
+        let room = std::future::poll_fn(|cx| self.conn.poll_room(self.key, WAITING, cx)).await;
+        match room {
+            Flow::Open if self.conn.with(|session| session.push_body(self.key, bytes)) == Flow::Open => Ok(()),
+            _ => Err(self.refused()),
+        }
+    }
+
+    async fn finish(mut self) -> Result<(), Error> {
+        if self.conn.with(|session| session.finish_body(self.key)) == Flow::Closed {
+            return Err(self.refused());
+        }
+        self.settle().await
+    }
+
+    /// Waits until the whole answer has been taken by the connection.
+    async fn settle(&mut self) -> Result<(), Error> {
+        match std::future::poll_fn(|cx| self.conn.poll_room(self.key, 0, cx)).await {
+            Flow::Open => {
+                self.done = true;
+                Ok(())
+            }
+            Flow::Closed => Err(self.refused()),
+        }
+    }
+
+    fn unreadable(&mut self, error: std::io::Error) -> Error {
+        let text = format!("reading the response's body failed: {error}");
+        self.end_with(&text);
+        Error::new(ErrorKind::Body, text).started(true).source(Some(Arc::new(error)))
+    }
+
+    /// Nobody takes the answer; why.
+    fn refused(&self) -> Error {
+        let over = || Error::new(ErrorKind::Connection, "the connection ended").started(true);
+        self.count(self.conn.failure(self.key).unwrap_or_else(over))
+    }
+
+    fn count(&self, error: Error) -> Error {
+        self.flight.failed(&error);
+        error
+    }
+
+    fn end_with(&mut self, text: &str) {
+        self.done = true;
+        if fail(&self.conn, self.key, text) {
+            self.flight.failed(&Error::new(ErrorKind::Application, ""));
+        }
+    }
+}
+
+/// Fails a request that has no terminal frame yet; whether that is what the consumer will see.
+fn fail(conn: &Conn, key: Key, text: &str) -> bool {
+    conn.with(|session| {
+        let awaited = session.failure(key).is_none();
+        session.fail_request(key, Code::Application, text) && awaited
+    })
+}
+
+impl Drop for Reply {
+    fn drop(&mut self) {
+        if !self.done {
+            if self.watch.as_ref().is_some_and(|watch| watch.leave()) {
+                return;
+            }
+            let text = self.dropped;
+            self.end_with(text);
+        }
+        self.conn.with(|session| session.release_writer(self.key));
+    }
+}
+
+/// A request whose reply is watched: ends it when its handler is over and has dropped it.
+pub(super) struct Watched {
+    conn: Arc<Conn>,
+    key: Key,
+    watch: Arc<Watch>,
+    metrics: Metrics,
+}
+
+impl Watched {
+    /// The handler is over; `text` is what its request fails with, if it has not been answered.
+    pub(super) fn over(self, text: &str) {
+        if self.watch.over() {
+            if fail(&self.conn, self.key, text) {
+                self.metrics.count_error(ErrorKind::Application);
+            }
+            self.conn.with(|session| session.release_writer(self.key));
+        }
+    }
+}
+
+/// A response being written, from [`Request::start_response`](super::Request::start_response). Dropped before
+/// [`finish`](Responder::finish), it fails the request.
+#[derive(Debug)]
+pub struct Responder {
+    reply: Reply,
+}
+
+impl Responder {
+    /// Writes a piece. Waits while the consumer doesn't take what was written before.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Cancelled`], [`ErrorKind::Deadline`] or [`ErrorKind::Connection`] when nobody waits any more.
+    pub async fn write(&mut self, bytes: impl Into<Bytes>) -> Result<(), Error> {
+        self.reply.write(bytes.into()).await
+    }
+
+    /// Ends the response. Resolves when all of it has been taken by the connection.
+    ///
+    /// # Errors
+    /// As [`Responder::write`].
+    pub async fn finish(self) -> Result<(), Error> {
+        self.reply.finish().await
+    }
+
+    /// Breaks the response off with the provider's own error.
+    ///
+    /// # Errors
+    /// As [`Responder::write`].
+    pub async fn fail(self, text: impl fmt::Display) -> Result<(), Error> {
+        self.reply.fail(&text.to_string())
+    }
+}

@@ -1,0 +1,285 @@
+//! A request as a provider sees it.
+
+use std::fmt;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncBufRead, AsyncRead, ReadBuf};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::connection::Conn;
+use super::flight::{Counts, Flight};
+use super::reply::{Reply, Responder, Watched};
+use super::response::{find, headers_of};
+use super::session::Arrival;
+use super::{Body, Error, ErrorKind, Headers};
+use crate::base::Key;
+use crate::protocol::Flags;
+
+/// A request to answer: with [`respond`](Request::respond), piece by piece with
+/// [`start_response`](Request::start_response), or with [`fail`](Request::fail). Dropped unanswered, it fails
+/// explicitly (APPLICATION, "request dropped ..."), so that no consumer waits for nothing.
+///
+/// ```no_run
+/// # async fn example(provider: corelay::client::Provider) -> Result<(), corelay::client::Error> {
+/// while let Some(mut request) = provider.receive().await {
+///     tokio::spawn(async move {
+///         let order = request.bytes().await?;
+///         if order.is_empty() { request.fail("an empty order").await } else { request.respond("done").await }
+///     });
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Request {
+    id: Uuid,
+    headers: Headers,
+    flags: Flags,
+    deadline: Instant,
+    piece: Bytes,
+    reader: Reader,
+    reply: Option<Reply>,
+}
+
+/// The handle that reads.
+#[derive(Debug)]
+struct Reader {
+    conn: Arc<Conn>,
+    key: Key,
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.conn.with(|session| session.release_reader(self.key));
+    }
+}
+
+impl Request {
+    pub(super) fn new(conn: Arc<Conn>, arrival: Arrival, counts: &Arc<Counts>) -> Request {
+        let came = conn.instant_of(arrival.at).unwrap_or_else(Instant::now);
+        let flight = Flight::begin(counts, Some(came));
+        Request {
+            id: arrival.id,
+            headers: headers_of(arrival.block),
+            flags: arrival.flags,
+            deadline: came + Duration::from_millis(arrival.left_ms.into()),
+            piece: Bytes::new(),
+            reply: Some(Reply::new(conn.clone(), arrival.key, flight)),
+            reader: Reader { conn, key: arrival.key },
+        }
+    }
+
+    /// Lets whoever runs the handler end the request, should the handler drop it.
+    pub(super) fn watch(&mut self) -> Option<Watched> {
+        self.reply.as_mut().map(Reply::watched)
+    }
+
+    /// The request's id, as the consumer chose it.
+    #[must_use]
+    pub fn id(&self) -> Uuid {
+        self.id
+    }
+
+    /// The request's headers, in the order they came.
+    #[must_use]
+    pub fn headers(&self) -> &Headers {
+        &self.headers
+    }
+
+    /// The first value of the header `key`.
+    #[must_use]
+    pub fn header(&self, key: &str) -> Option<&[u8]> {
+        find(&self.headers, key)
+    }
+
+    /// When the consumer stops waiting.
+    #[must_use]
+    pub fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// Time until the consumer stops waiting; zero once it has.
+    #[must_use]
+    pub fn time_left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    /// Whether the consumer wants no answer (§5). It is answered all the same; the answer goes no further.
+    #[must_use]
+    pub fn is_oneway(&self) -> bool {
+        self.flags.has(Flags::ONEWAY)
+    }
+
+    /// Whether the work may safely run twice, as the consumer says (RETRY, §6).
+    #[must_use]
+    pub fn is_retry(&self) -> bool {
+        self.flags.has(Flags::RETRY)
+    }
+
+    /// The next piece of the body; `None` at its end. What is not read is not granted either (§4).
+    ///
+    /// # Errors
+    /// [`ErrorKind::Cancelled`], [`ErrorKind::Deadline`] or [`ErrorKind::Connection`] when nobody waits any more.
+    pub async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
+        std::future::poll_fn(|cx| self.poll_chunk(cx)).await
+    }
+
+    /// What is left of the body, whole in memory.
+    ///
+    /// # Errors
+    /// As [`Request::chunk`].
+    pub async fn bytes(&mut self) -> Result<Bytes, Error> {
+        let first = self.chunk().await?.unwrap_or_default();
+        let Some(second) = self.chunk().await? else { return Ok(first) };
+        let mut all = BytesMut::from(&first[..]);
+        all.extend_from_slice(&second);
+        while let Some(piece) = self.chunk().await? {
+            all.extend_from_slice(&piece);
+        }
+        Ok(all.freeze())
+    }
+
+    /// The body as a reader. Its errors are [`io::Error`]s around an [`Error`].
+    pub fn reader(&mut self) -> RequestReader<'_> {
+        RequestReader { request: self }
+    }
+
+    /// Resolves when nobody waits for the answer any more: cancelled, past its deadline, the connection lost.
+    pub async fn cancelled(&self) {
+        self.cancellation().cancelled().await;
+    }
+
+    /// The same, to keep apart from the request while that is read or answered.
+    #[must_use]
+    pub fn cancellation(&self) -> Cancellation {
+        Cancellation { conn: self.reader.conn.clone(), key: self.reader.key }
+    }
+
+    /// Answers. Resolves when all of `body` has been taken by the connection.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Cancelled`], [`ErrorKind::Deadline`] or [`ErrorKind::Connection`] when nobody waits any more;
+    /// [`ErrorKind::Body`] when `body` can't be read, which fails the request.
+    pub async fn respond(self, body: impl Into<Body>) -> Result<(), Error> {
+        self.respond_with(Headers::new(), body).await
+    }
+
+    /// As [`Request::respond`], with headers.
+    ///
+    /// # Errors
+    /// As [`Request::respond`], and [`ErrorKind::InvalidInput`] for headers that can't be sent (§1).
+    pub async fn respond_with(mut self, headers: Headers, body: impl Into<Body>) -> Result<(), Error> {
+        let reply = self.take_reply()?;
+        reply.send(headers, body.into()).await
+    }
+
+    /// Begins an answer that is written as it comes, while the request's body can still be read.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] for headers that can't be sent (§1), or when it has begun before.
+    ///
+    /// ```no_run
+    /// # async fn example(mut request: corelay::client::Request) -> Result<(), corelay::client::Error> {
+    /// let mut response = request.start_response(vec![("content-type".into(), b"text/plain".to_vec())])?;
+    /// while let Some(piece) = request.chunk().await? {
+    ///     response.write(piece.to_ascii_uppercase()).await?;
+    /// }
+    /// response.finish().await
+    /// # }
+    /// ```
+    pub fn start_response(&mut self, headers: Headers) -> Result<Responder, Error> {
+        self.take_reply()?.start(headers)
+    }
+
+    /// Fails the request with the provider's own error: the consumer gets [`ErrorKind::Application`] with this text,
+    /// of which the first 1,024 bytes travel.
+    ///
+    /// # Errors
+    /// As [`Request::respond`].
+    pub async fn fail(mut self, text: impl fmt::Display) -> Result<(), Error> {
+        self.take_reply()?.fail(&text.to_string())
+    }
+
+    fn take_reply(&mut self) -> Result<Reply, Error> {
+        let answered = || Error::new(ErrorKind::InvalidInput, "the answer to this request has been begun already");
+        self.reply.take().ok_or_else(answered)
+    }
+
+    fn poll_chunk(&mut self, cx: &Context<'_>) -> Poll<Result<Option<Bytes>, Error>> {
+        if !self.piece.is_empty() {
+            return Poll::Ready(Ok(Some(std::mem::take(&mut self.piece))));
+        }
+        self.reader.conn.poll_chunk(self.reader.key, cx)
+    }
+}
+
+/// The body of a [`Request`] as a reader: see [`Request::reader`].
+#[derive(Debug)]
+pub struct RequestReader<'a> {
+    request: &'a mut Request,
+}
+
+impl AsyncBufRead for RequestReader<'_> {
+    fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
+        let request = &mut *self.get_mut().request;
+        while request.piece.is_empty() {
+            match ready!(request.poll_chunk(cx))? {
+                Some(piece) => request.piece = piece,
+                None => break,
+            }
+        }
+        Poll::Ready(Ok(&request.piece))
+    }
+
+    fn consume(self: Pin<&mut Self>, n: usize) {
+        self.get_mut().request.piece.advance(n);
+    }
+}
+
+impl AsyncRead for RequestReader<'_> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let piece = ready!(self.as_mut().poll_fill_buf(cx))?;
+        let n = piece.len().min(out.remaining());
+        out.put_slice(&piece[..n]);
+        self.consume(n);
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Tells when nobody waits for a request's answer any more. Keeps nothing of the request alive.
+///
+/// ```no_run
+/// # async fn work(_: bytes::Bytes) -> &'static str { "" }
+/// # async fn example(mut request: corelay::client::Request) -> Result<(), corelay::client::Error> {
+/// let cancellation = request.cancellation();
+/// let order = request.bytes().await?;
+/// tokio::select! {
+///     answer = work(order) => request.respond(answer).await,
+///     () = cancellation.cancelled() => Ok(()), // nobody waits: stop working
+/// }
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Cancellation {
+    conn: Arc<Conn>,
+    key: Key,
+}
+
+impl Cancellation {
+    /// Resolves when nobody waits for the answer any more; also when it has been given.
+    pub async fn cancelled(&self) {
+        std::future::poll_fn(|cx| self.conn.with(|session| session.poll_over(self.key, cx))).await;
+    }
+
+    /// Whether that is so.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.conn.with(|session| session.is_over(self.key))
+    }
+}

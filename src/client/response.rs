@@ -1,0 +1,159 @@
+//! A response as it comes.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncBufRead, AsyncRead, ReadBuf};
+use uuid::Uuid;
+
+use super::connection::Begun;
+use super::flight::Flight;
+use super::sending::Opened;
+use super::session::Chunks;
+use super::{Error, Headers};
+use crate::protocol::iter_headers;
+
+/// A response as it comes. Dropped before its end, it cancels the request at the provider.
+///
+/// What is not read is not granted either (§4): a slow reader slows its own provider, and nobody else.
+///
+/// ```no_run
+/// # async fn example(consumer: corelay::client::Consumer) -> Result<(), Box<dyn std::error::Error>> {
+/// use std::time::Duration;
+/// let response = consumer.send("report.csv", Duration::from_secs(60)).await?;
+/// println!("{:?}", response.header("content-type"));
+/// let mut file = tokio::fs::File::create("report.csv").await?;
+/// tokio::io::copy(&mut response.into_reader(), &mut file).await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Response {
+    id: Uuid,
+    headers: Headers,
+    rest: Chunks,
+    opened: Opened,
+    flight: Option<Flight>,
+}
+
+pub(super) fn headers_of(block: Option<Bytes>) -> Headers {
+    let Some(block) = block else { return Headers::new() };
+    iter_headers(&block).map(|(key, value)| (String::from_utf8_lossy(key).into_owned(), value.to_vec())).collect()
+}
+
+pub(super) fn find<'a>(headers: &'a Headers, key: &str) -> Option<&'a [u8]> {
+    headers.iter().find(|(k, _)| k == key).map(|(_, value)| value.as_slice())
+}
+
+impl Response {
+    pub(super) fn new(id: Uuid, begun: Begun, opened: Opened) -> Response {
+        let headers = headers_of(begun.block);
+        Response { id, headers, rest: begun.rest.unwrap_or_default(), opened, flight: None }
+    }
+
+    /// Counts it as in flight until its end.
+    pub(super) fn fly(&mut self, flight: Flight) {
+        // One that has come whole has ended already.
+        self.flight = self.opened.key.is_some().then_some(flight);
+    }
+
+    /// The id the request went under.
+    #[must_use]
+    pub fn request_id(&self) -> Uuid {
+        self.id
+    }
+
+    /// The response's headers, in the order they came.
+    #[must_use]
+    pub fn headers(&self) -> &Headers {
+        &self.headers
+    }
+
+    /// The first value of the header `key`.
+    #[must_use]
+    pub fn header(&self, key: &str) -> Option<&[u8]> {
+        find(&self.headers, key)
+    }
+
+    /// The next piece of the body; `None` at its end. Where pieces begin and end means nothing (§3).
+    ///
+    /// # Errors
+    /// What ended the request early. The pieces before were as the provider sent them.
+    pub async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
+        std::future::poll_fn(|cx| self.poll_chunk(cx)).await
+    }
+
+    /// What is left of the body, whole in memory.
+    ///
+    /// # Errors
+    /// As [`Response::chunk`].
+    pub async fn bytes(mut self) -> Result<Bytes, Error> {
+        let first = self.chunk().await?.unwrap_or_default();
+        let Some(second) = self.chunk().await? else { return Ok(first) };
+        let mut all = BytesMut::from(&first[..]);
+        all.extend_from_slice(&second);
+        while let Some(piece) = self.chunk().await? {
+            all.extend_from_slice(&piece);
+        }
+        Ok(all.freeze())
+    }
+
+    /// The body as a reader. Its errors are [`io::Error`]s around an [`Error`].
+    #[must_use]
+    pub fn into_reader(self) -> ResponseReader {
+        ResponseReader { response: self, piece: Bytes::new() }
+    }
+
+    fn poll_chunk(&mut self, cx: &Context<'_>) -> Poll<Result<Option<Bytes>, Error>> {
+        let Some(key) = self.opened.key else { return Poll::Ready(Ok(self.rest.pop())) };
+        let result = ready!(self.opened.conn.poll_chunk(key, cx));
+        match &result {
+            Ok(Some(_)) => {}
+            Ok(None) => {
+                self.flight = None;
+            }
+            Err(error) => {
+                if let Some(flight) = self.flight.take() {
+                    flight.failed(error);
+                }
+            }
+        }
+        Poll::Ready(result)
+    }
+}
+
+/// The body of a [`Response`] as a reader: see [`Response::into_reader`].
+#[derive(Debug)]
+pub struct ResponseReader {
+    response: Response,
+    piece: Bytes,
+}
+
+impl AsyncBufRead for ResponseReader {
+    fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
+        let this = self.get_mut();
+        while this.piece.is_empty() {
+            match ready!(this.response.poll_chunk(cx))? {
+                Some(piece) => this.piece = piece,
+                None => break,
+            }
+        }
+        Poll::Ready(Ok(&this.piece))
+    }
+
+    fn consume(mut self: Pin<&mut Self>, n: usize) {
+        self.piece.advance(n);
+    }
+}
+
+impl AsyncRead for ResponseReader {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let piece = ready!(self.as_mut().poll_fill_buf(cx))?;
+        let n = piece.len().min(out.remaining());
+        out.put_slice(&piece[..n]);
+        self.consume(n);
+        Poll::Ready(Ok(()))
+    }
+}

@@ -1,0 +1,161 @@
+//! The provider's side: requests that came, and their answers.
+
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use super::stream::{Head, Stream};
+use super::{End, Failure, Flow, Session, wake_all};
+use crate::base::{Key, Time};
+use crate::protocol::{Code, Flags, Header};
+
+/// A request that came.
+#[derive(Debug)]
+pub(crate) struct Arrival {
+    pub(crate) key: Key,
+    pub(crate) id: Uuid,
+    pub(crate) flags: Flags,
+    /// Time that was left when it came, in ms.
+    pub(crate) left_ms: u32,
+    /// When it came.
+    pub(crate) at: Time,
+    /// The header block's entries.
+    pub(crate) block: Option<Bytes>,
+}
+
+impl Session {
+    pub(super) fn on_request(
+        &mut self,
+        header: Header,
+        request_id: Uuid,
+        block: Option<Bytes>,
+        body: Bytes,
+        last: bool,
+        now: Time,
+    ) -> Result<(), End> {
+        let window = self.welcome.map_or(0, |welcome| welcome.window);
+        let mut stream = Stream::new(window, self.window, now);
+        stream.id = header.stream;
+        stream.recv.begun = true;
+        stream.recv.block = block;
+        // Kept here until the arrival is taken; the answer's own head replaces it.
+        stream.send.head = Head { request_id, flags: header.flags, arg: header.arg, block: Vec::new() };
+        stream.handles = 2;
+        let key = self.streams.insert(stream);
+        if !self.ids.claim(header.stream, key) {
+            self.streams.remove(key);
+            return Err(End::found(Code::Protocol, format!("REQUEST on stream {}, which is in use", header.stream)));
+        }
+        self.open += 1;
+        self.arrivals.push(key);
+        self.accept(key, body, last)
+    }
+
+    /// Requests that came since the last call. Each has two handles: one that reads, one that answers.
+    pub(crate) fn take_arrivals(&mut self) -> Vec<Arrival> {
+        let keys = std::mem::take(&mut self.arrivals);
+        keys.into_iter().filter_map(|key| self.arrival(key)).collect()
+    }
+
+    fn arrival(&mut self, key: Key) -> Option<Arrival> {
+        let stream = self.streams.get_mut(key)?;
+        let Head { request_id, flags, arg, .. } = std::mem::take(&mut stream.send.head);
+        let block = stream.recv.block.take();
+        Some(Arrival { key, id: request_id, flags, left_ms: arg, at: stream.time, block })
+    }
+
+    pub(super) fn on_cancel(&mut self, header: Header) {
+        let Some(key) = self.ids.get(header.stream) else { return };
+        let Some(stream) = self.streams.get_mut(key) else { return };
+        stream.recv.ended = true;
+        stream.recv.queue.clear();
+        if !stream.send.ended {
+            stream.failure.get_or_insert_with(|| Failure::cancelled(header.code));
+            // The terminal frame is left to the handle that answers: until then the work goes on (§3).
+            wake_all(stream, &mut self.wakes);
+        }
+        self.after_end(key);
+    }
+
+    /// Begins the answer.
+    pub(crate) fn respond(&mut self, key: Key, block: Vec<u8>, body: Bytes, whole: bool) -> Flow {
+        let Some(stream) = self.streams.get_mut(key) else { return Flow::Closed };
+        if stream.send.ended || stream.failure.is_some() {
+            return Flow::Closed;
+        }
+        stream.send.head = Head { block, ..Head::default() };
+        stream.send.begun = true;
+        stream.send.queue.push(body);
+        stream.send.finished = whole;
+        self.make_ready(key);
+        Flow::Open
+    }
+
+    /// Ends the request with ERROR, where its last frame has not been written. `false` where it has.
+    pub(crate) fn fail_request(&mut self, key: Key, code: Code, text: &str) -> bool {
+        let Some(stream) = self.streams.get_mut(key) else { return false };
+        if stream.send.ended {
+            return false;
+        }
+        stream.stop_sending();
+        let (id, cancelled) = (stream.id, stream.failure.is_some());
+        self.wakes.extend(stream.writer.take());
+        let (code, text) = if cancelled { (Code::Cancelled, "") } else { (code, text) };
+        self.push_error(id, code, text);
+        self.answered(key);
+        true
+    }
+
+    /// The terminal frame of a request is on its way.
+    pub(super) fn answered(&mut self, key: Key) {
+        self.open -= 1;
+        if let Some(stream) = self.streams.get_mut(key) {
+            self.wakes.append(&mut stream.watchers);
+        }
+        self.after_end(key);
+    }
+
+    /// Why a request was cancelled, once it was.
+    pub(crate) fn failure(&self, key: Key) -> Option<&Failure> {
+        self.streams.get(key)?.failure.as_ref()
+    }
+
+    /// Whether nobody waits for the answer any more: cancelled, lost or answered.
+    pub(crate) fn is_over(&self, key: Key) -> bool {
+        self.streams.get(key).is_none_or(|stream| stream.failure.is_some() || stream.send.ended)
+    }
+
+    /// Ready when that is so.
+    pub(crate) fn poll_over(&mut self, key: Key, cx: &Context<'_>) -> Poll<()> {
+        if self.is_over(key) {
+            return Poll::Ready(());
+        }
+        let Some(stream) = self.streams.get_mut(key) else { return Poll::Ready(()) };
+        if !stream.watchers.iter().any(|waker| waker.will_wake(cx.waker())) {
+            stream.watchers.push(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    /// The handle that reads is gone: what comes is dropped, and no more is granted.
+    pub(crate) fn release_reader(&mut self, key: Key) {
+        let Some(stream) = self.streams.get_mut(key) else { return };
+        stream.recv.discard = true;
+        stream.recv.queue.clear();
+        self.release_one(key);
+    }
+
+    /// The handle that answers is gone, having answered.
+    pub(crate) fn release_writer(&mut self, key: Key) {
+        self.release_one(key);
+    }
+
+    fn release_one(&mut self, key: Key) {
+        let Some(stream) = self.streams.get_mut(key) else { return };
+        stream.handles -= 1;
+        if stream.handles == 0 && stream.over_on_wire() {
+            self.streams.remove(key);
+        }
+    }
+}

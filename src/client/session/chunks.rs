@@ -1,0 +1,114 @@
+//! Body bytes in a row.
+
+use std::collections::VecDeque;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+
+/// Pieces this small are joined when many of them wait, so that a body of one-byte frames costs no more than its
+/// window.
+const SMALL: usize = 512;
+/// How many pieces may wait before small ones are joined.
+const MANY: usize = 32;
+
+/// A queue of bytes. The usual single piece needs no allocation of its own.
+#[derive(Debug, Default)]
+pub(crate) struct Chunks {
+    front: Bytes,
+    rest: VecDeque<Bytes>,
+    len: usize,
+}
+
+impl Chunks {
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(crate) fn push(&mut self, bytes: Bytes) {
+        if bytes.is_empty() {
+            return;
+        }
+        self.len += bytes.len();
+        if self.front.is_empty() {
+            self.front = bytes;
+        } else {
+            self.rest.push_back(bytes);
+            if self.rest.len() >= MANY && self.len / self.rest.len() < SMALL {
+                self.join();
+            }
+        }
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<Bytes> {
+        if self.front.is_empty() {
+            return None;
+        }
+        let next = self.rest.pop_front().unwrap_or_default();
+        let bytes = std::mem::replace(&mut self.front, next);
+        self.len -= bytes.len();
+        Some(bytes)
+    }
+
+    /// Moves the first `n` bytes to the end of `out`.
+    pub(crate) fn move_to(&mut self, mut n: usize, out: &mut Vec<u8>) {
+        assert!(n <= self.len, "{n} of {} bytes", self.len);
+        self.len -= n;
+        while n > 0 {
+            let part = n.min(self.front.len());
+            out.extend_from_slice(&self.front[..part]);
+            self.front.advance(part);
+            n -= part;
+            if self.front.is_empty() {
+                self.front = self.rest.pop_front().unwrap_or_default();
+            }
+        }
+    }
+
+    pub(crate) fn clear(&mut self) {
+        *self = Chunks::default();
+    }
+
+    fn join(&mut self) {
+        let mut all = BytesMut::with_capacity(self.len);
+        all.put_slice(&self.front);
+        self.rest.drain(..).for_each(|piece| all.put_slice(&piece));
+        self.front = all.freeze();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn bytes_come_out_as_they_went_in(pieces in prop::collection::vec(0usize..700, 0..120), takes in prop::collection::vec(0usize..900, 0..120)) {
+            let (mut queue, mut put, mut got, mut next) = (Chunks::default(), Vec::new(), Vec::new(), 0u8);
+            let mut takes = takes.into_iter();
+            for len in pieces {
+                let piece: Vec<u8> = (0..len).map(|_| { next = next.wrapping_add(1); next }).collect();
+                put.extend_from_slice(&piece);
+                queue.push(piece.into());
+                match takes.next() {
+                    Some(n) if n % 3 == 0 => got.extend(queue.pop().unwrap_or_default()),
+                    Some(n) if n % 3 == 1 => queue.move_to(n.min(queue.len()), &mut got),
+                    _ => {}
+                }
+                prop_assert_eq!(queue.len(), put.len() - got.len());
+            }
+            while let Some(piece) = queue.pop() {
+                prop_assert!(!piece.is_empty());
+                got.extend(piece);
+            }
+            prop_assert_eq!(got, put);
+        }
+    }
+
+    #[test]
+    fn many_tiny_pieces_are_joined() {
+        let mut queue = Chunks::default();
+        (0..10_000).for_each(|_| queue.push(Bytes::from_static(b"x")));
+        assert!(queue.rest.len() <= MANY);
+        assert_eq!(queue.len(), 10_000);
+    }
+}

@@ -1,0 +1,201 @@
+//! Frames out of received bytes, however those were split.
+//!
+//! A body is handed on as it arrives, so a frame's size costs no memory; everything else is handed on whole.
+
+use bytes::{Bytes, BytesMut};
+use uuid::Uuid;
+
+use super::End;
+use crate::protocol::{
+    Code, Flags, FrameType, HEADER_LEN, Header, MAX_HANDSHAKE_FRAME, MAX_HEADER_BLOCK, MAX_TEXT, REQUEST_ID_LEN, Role,
+};
+
+/// Body pieces shorter than this are copied out of the receive buffer; longer ones share it. Copying costs less than
+/// a reference up to about here, and a small piece kept for long must not hold a whole buffer.
+const COPY_BELOW: usize = 2048;
+
+/// A frame, or a part of one.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Frame {
+    /// Anything but REQUEST, RESPONSE and DATA, whole.
+    Control { header: Header, kind: FrameType, payload: Bytes },
+    /// A REQUEST or RESPONSE, with what is there of its body.
+    Head { header: Header, request_id: Uuid, block: Option<Bytes>, body: Bytes, last: bool },
+    /// A piece of a DATA, or more of a REQUEST's or RESPONSE's body.
+    Body { stream: u32, fresh: bool, body: Bytes, last: bool },
+}
+
+#[derive(Debug)]
+enum State {
+    Header,
+    /// In a body.
+    Body {
+        stream: u32,
+        left: usize,
+        end: bool,
+    },
+    /// In an extension frame.
+    Skip {
+        left: usize,
+    },
+}
+
+/// What splits a connection's bytes into frames.
+#[derive(Debug)]
+pub(super) struct Parser {
+    role: Role,
+    state: State,
+    limit: u32,
+}
+
+impl Parser {
+    pub(super) fn new(role: Role) -> Parser {
+        Parser { role, state: State::Header, limit: MAX_HANDSHAKE_FRAME }
+    }
+
+    /// WELCOME came: frames of up to this many bytes from now on.
+    pub(super) fn set_limit(&mut self, max_frame: u32) {
+        self.limit = max_frame;
+    }
+
+    /// The next frame in `input`, taken out of it; `None` when more bytes are needed.
+    pub(super) fn next(&mut self, input: &mut BytesMut) -> Result<Option<Frame>, End> {
+        loop {
+            match self.state {
+                State::Header => match self.header(input)? {
+                    Step::Frame(frame) => return Ok(Some(frame)),
+                    Step::More => return Ok(None),
+                    Step::Again => {}
+                },
+                State::Skip { left } => {
+                    let n = left.min(input.len());
+                    drop(input.split_to(n));
+                    self.state = if n == left { State::Header } else { State::Skip { left: left - n } };
+                    if n < left {
+                        return Ok(None);
+                    }
+                }
+                State::Body { stream, left, end } => {
+                    if input.is_empty() {
+                        return Ok(None);
+                    }
+                    let (body, last) = self.body(input, stream, left, end);
+                    return Ok(Some(Frame::Body { stream, fresh: false, body, last }));
+                }
+            }
+        }
+    }
+
+    fn header(&mut self, input: &mut BytesMut) -> Result<Step, End> {
+        let Some(bytes) = input.first_chunk::<HEADER_LEN>() else { return Ok(Step::More) };
+        let header = Header::decode(bytes);
+        if header.length > self.limit {
+            let text = format!("frame of {} bytes, the limit is {}", header.length, self.limit);
+            return Err(End::found(Code::FrameTooLarge, text));
+        }
+        let length = header.length as usize;
+        let Some(kind) = header.frame_type() else {
+            if !header.is_extension() {
+                return Err(End::found(Code::Protocol, format!("unknown frame type {:#04x}", header.kind)));
+            }
+            drop(input.split_to(HEADER_LEN));
+            self.state = State::Skip { left: length };
+            return Ok(Step::Again);
+        };
+        check(self.role, kind, &header)?;
+        match kind {
+            FrameType::Request | FrameType::Response => self.head(input, header, kind),
+            FrameType::Data => {
+                drop(input.split_to(HEADER_LEN));
+                let (body, last) = self.body(input, header.stream, length, header.flags.has(Flags::END));
+                Ok(Step::Frame(Frame::Body { stream: header.stream, fresh: true, body, last }))
+            }
+            _ if input.len() < HEADER_LEN + length => Ok(Step::More),
+            _ => {
+                drop(input.split_to(HEADER_LEN));
+                let payload = Bytes::copy_from_slice(&input.split_to(length));
+                Ok(Step::Frame(Frame::Control { header, kind, payload }))
+            }
+        }
+    }
+
+    fn head(&mut self, input: &mut BytesMut, header: Header, kind: FrameType) -> Result<Step, End> {
+        let length = header.length as usize;
+        let id_len = if kind == FrameType::Request { REQUEST_ID_LEN } else { 0 };
+        let has_block = header.flags.has(Flags::HEADERS);
+        let mut prefix = id_len + if has_block { 2 } else { 0 };
+        let short = || End::found(Code::Protocol, format!("{kind:?} of {length} bytes is too short for its head"));
+        if length < prefix {
+            return Err(short());
+        }
+        if input.len() < HEADER_LEN + prefix {
+            return Ok(Step::More);
+        }
+        if has_block {
+            let at = HEADER_LEN + id_len;
+            let size = usize::from(u16::from_le_bytes([input[at], input[at + 1]]));
+            if size > MAX_HEADER_BLOCK {
+                return Err(End::found(Code::Protocol, format!("header block of {size} bytes")));
+            }
+            prefix += size;
+            if length < prefix {
+                return Err(short());
+            }
+            if input.len() < HEADER_LEN + prefix {
+                return Ok(Step::More);
+            }
+        }
+        let head = input.split_to(HEADER_LEN + prefix);
+        let id = head[HEADER_LEN..].first_chunk::<REQUEST_ID_LEN>().filter(|_| id_len > 0);
+        let request_id = id.map_or(Uuid::nil(), |id| Uuid::from_bytes(*id));
+        let block = has_block.then(|| Bytes::copy_from_slice(&head[HEADER_LEN + id_len + 2..]));
+        let (body, last) = self.body(input, header.stream, length - prefix, header.flags.has(Flags::END));
+        Ok(Step::Frame(Frame::Head { header, request_id, block, body, last }))
+    }
+
+    /// What is there of a body of which `left` bytes are to come, and whether the stream's direction ends with it.
+    fn body(&mut self, input: &mut BytesMut, stream: u32, left: usize, end: bool) -> (Bytes, bool) {
+        let n = left.min(input.len());
+        let piece = input.split_to(n);
+        let body = if n < COPY_BELOW { Bytes::copy_from_slice(&piece) } else { piece.freeze() };
+        let whole = n == left;
+        self.state = if whole { State::Header } else { State::Body { stream, left: left - n, end } };
+        (body, whole && end)
+    }
+}
+
+enum Step {
+    Frame(Frame),
+    More,
+    Again,
+}
+
+/// What a header alone shows to be wrong, when it comes from the broker (§1).
+fn check(role: Role, kind: FrameType, header: &Header) -> Result<(), End> {
+    let wrong = |what: &str| Err(End::found(Code::Protocol, format!("{kind:?} {what}")));
+    let direction = match kind {
+        FrameType::Hello => false,
+        FrameType::Request | FrameType::Cancel => role == Role::Provider,
+        FrameType::Response => role == Role::Consumer,
+        FrameType::Error => role == Role::Consumer || header.stream == 0,
+        _ => true,
+    };
+    if !direction {
+        return wrong("where it does not belong");
+    }
+    let on_stream = match kind {
+        FrameType::Request | FrameType::Response | FrameType::Data | FrameType::Cancel | FrameType::Credit => true,
+        FrameType::Error => header.stream != 0,
+        _ => false,
+    };
+    if on_stream != (header.stream != 0) {
+        return wrong(if on_stream { "on stream 0" } else { "on a stream" });
+    }
+    let length = header.length as usize;
+    match kind {
+        FrameType::Cancel | FrameType::Credit if length > 0 => wrong("with a payload"),
+        FrameType::Ping | FrameType::Pong if length != 8 => wrong("that is not 8 bytes"),
+        FrameType::Error | FrameType::GoAway if length > MAX_TEXT => wrong("with a text beyond 1,024 bytes"),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,137 @@
+//! One request's state on one connection.
+//!
+//! ```text
+//!   consumer                                       provider
+//!   send: REQUEST, DATA*, END or CANCEL   ──────►  recv
+//!   recv: RESPONSE, DATA*, END or ERROR   ◄──────  send
+//! ```
+//!
+//! Either side's stream is over on the wire, and its id free, when both directions have ended. The entry itself
+//! lives on until its handles are gone: what was received can still be read.
+
+use std::task::Waker;
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use super::Failure;
+use super::chunks::Chunks;
+use super::credit::{RecvCredit, SendCredit};
+use crate::base::Time;
+use crate::protocol::Flags;
+
+/// What goes ahead of the first body byte.
+#[derive(Debug, Default)]
+pub(super) struct Head {
+    pub(super) request_id: Uuid,
+    pub(super) flags: Flags,
+    /// REQUEST: timeout in ms.
+    pub(super) arg: u32,
+    /// A header block with its size, or nothing.
+    pub(super) block: Vec<u8>,
+}
+
+/// The direction this side sends.
+#[derive(Debug)]
+pub(super) struct SendHalf {
+    pub(super) head: Head,
+    pub(super) head_sent: bool,
+    pub(super) queue: Chunks,
+    pub(super) credit: SendCredit,
+    /// The user has given the whole body.
+    pub(super) finished: bool,
+    /// The last frame of this direction has been written: END, CANCEL or ERROR.
+    pub(super) ended: bool,
+    /// Provider: the user has begun to answer.
+    pub(super) begun: bool,
+    /// In the session's ready queue.
+    pub(super) queued: bool,
+}
+
+/// The direction this side receives.
+#[derive(Debug)]
+pub(super) struct RecvHalf {
+    pub(super) begun: bool,
+    pub(super) block: Option<Bytes>,
+    pub(super) queue: Chunks,
+    pub(super) credit: RecvCredit,
+    /// The last frame of this direction has come: END, ERROR or CANCEL.
+    pub(super) ended: bool,
+    /// Nobody reads it: what comes is dropped.
+    pub(super) discard: bool,
+}
+
+/// A request on a connection.
+#[derive(Debug)]
+pub(super) struct Stream {
+    /// 0 until REQUEST has been written.
+    pub(super) id: u32,
+    pub(super) send: SendHalf,
+    pub(super) recv: RecvHalf,
+    /// Handles that still refer to it.
+    pub(super) handles: u8,
+    /// Consumer: when this side gives up. Provider: when the request came.
+    pub(super) time: Time,
+    /// Consumer: where in the bytes sent REQUEST began.
+    pub(super) opened_at: u64,
+    pub(super) cancel_sent: bool,
+    pub(super) failure: Option<Failure>,
+    pub(super) reader: Option<Waker>,
+    pub(super) writer: Option<Waker>,
+    /// Who waits for the request to be over.
+    pub(super) watchers: Vec<Waker>,
+}
+
+impl Stream {
+    pub(super) fn new(send_window: u32, recv_window: u32, time: Time) -> Stream {
+        Stream {
+            id: 0,
+            send: SendHalf {
+                head: Head::default(),
+                head_sent: false,
+                queue: Chunks::default(),
+                credit: SendCredit::new(send_window),
+                finished: false,
+                ended: false,
+                begun: false,
+                queued: false,
+            },
+            recv: RecvHalf {
+                begun: false,
+                block: None,
+                queue: Chunks::default(),
+                credit: RecvCredit::new(recv_window),
+                ended: false,
+                discard: false,
+            },
+            handles: 0,
+            time,
+            opened_at: u64::MAX,
+            cancel_sent: false,
+            failure: None,
+            reader: None,
+            writer: None,
+            watchers: Vec::new(),
+        }
+    }
+
+    /// Whether there is a frame to write now.
+    pub(super) fn sendable(&self) -> bool {
+        let send = &self.send;
+        if send.ended || !send.begun {
+            return false;
+        }
+        let body = send.queue.len();
+        !send.head_sent || (body > 0 && send.credit.left() > 0) || (body == 0 && send.finished)
+    }
+
+    pub(super) fn over_on_wire(&self) -> bool {
+        self.send.ended && self.recv.ended
+    }
+
+    /// The user's side of this direction is done with, whatever was queued.
+    pub(super) fn stop_sending(&mut self) {
+        self.send.ended = true;
+        self.send.queue.clear();
+    }
+}

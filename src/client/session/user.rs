@@ -1,0 +1,216 @@
+//! What handles do with a session: open, read, write, give up, let go.
+
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use super::stream::{Head, Stream};
+use super::{Failure, Session, park, wake_all};
+use crate::base::{Key, Time};
+use crate::protocol::{Code, Flags, FrameType, Header, Role};
+
+/// A request to open.
+#[derive(Debug)]
+pub(crate) struct NewRequest {
+    pub(crate) id: Uuid,
+    pub(crate) flags: Flags,
+    /// On the wire, in ms; 0 for the broker's default.
+    pub(crate) timeout_ms: u32,
+    /// When this side gives up.
+    pub(crate) deadline: Time,
+    /// A header block with its size, or nothing.
+    pub(crate) block: Vec<u8>,
+    pub(crate) body: Bytes,
+    /// Whether `body` is all of it.
+    pub(crate) whole: bool,
+}
+
+/// Whether a body is still wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flow {
+    /// Go on.
+    Open,
+    /// The stream has ended without the rest of it.
+    Closed,
+}
+
+impl Session {
+    /// Opens a request. The caller sees to it that no more than `max_streams` are open.
+    ///
+    /// # Errors
+    /// The request comes back where none can be opened here.
+    pub(crate) fn open_request(&mut self, request: NewRequest) -> Result<Key, NewRequest> {
+        let Some(welcome) = self.welcome.filter(|_| self.takes_requests()) else { return Err(request) };
+        let mut stream = Stream::new(welcome.window, self.window, request.deadline);
+        stream.send.head =
+            Head { request_id: request.id, flags: request.flags, arg: request.timeout_ms, block: request.block };
+        stream.send.begun = true;
+        stream.send.queue.push(request.body);
+        stream.send.finished = request.whole;
+        stream.handles = 1;
+        self.watch_deadline(request.deadline);
+        let key = self.streams.insert(stream);
+        self.open += 1;
+        self.unopened += 1;
+        self.make_ready(key);
+        Ok(key)
+    }
+
+    /// The response's header block, once it has begun.
+    pub(crate) fn poll_response(&mut self, key: Key, cx: &Context<'_>) -> Poll<Result<Option<Bytes>, Failure>> {
+        let Some(stream) = self.streams.get_mut(key) else { return Poll::Ready(Err(gone())) };
+        if stream.recv.begun && stream.failure.is_none() {
+            return Poll::Ready(Ok(stream.recv.block.take()));
+        }
+        if let Some(failure) = &stream.failure {
+            return Poll::Ready(Err(failure.clone()));
+        }
+        park(&mut stream.reader, cx);
+        Poll::Pending
+    }
+
+    /// The next piece of what is received; `None` at its end. The bytes count as taken: credit is granted for them.
+    pub(crate) fn poll_chunk(&mut self, key: Key, cx: &Context<'_>) -> Poll<Result<Option<Bytes>, Failure>> {
+        let Some(stream) = self.streams.get_mut(key) else { return Poll::Ready(Err(gone())) };
+        if let Some(bytes) = stream.recv.queue.pop() {
+            self.took(key, bytes.len());
+            return Poll::Ready(Ok(Some(bytes)));
+        }
+        if let Some(failure) = &stream.failure {
+            return Poll::Ready(Err(failure.clone()));
+        }
+        if stream.recv.ended {
+            return Poll::Ready(Ok(None));
+        }
+        park(&mut stream.reader, cx);
+        Poll::Pending
+    }
+
+    /// Everything received, if the end is among it: the handle then needs the session no more.
+    pub(crate) fn take_rest(&mut self, key: Key) -> Option<super::Chunks> {
+        let stream = self.streams.get_mut(key)?;
+        let whole = stream.recv.ended && stream.failure.is_none();
+        whole.then(|| std::mem::take(&mut stream.recv.queue))
+    }
+
+    fn took(&mut self, key: Key, n: usize) {
+        let Some(stream) = self.streams.get_mut(key) else { return };
+        // None for a direction that has ended, nor after this side's last frame (§3, §4).
+        let quiet = stream.recv.ended
+            || stream.cancel_sent
+            || stream.id == 0
+            || (self.role == Role::Provider && stream.send.ended);
+        if quiet {
+            return;
+        }
+        if let Some(grant) = stream.recv.credit.take(n) {
+            let header = Header::new(FrameType::Credit, stream.id).arg(grant);
+            self.control.extend_from_slice(&header.encode());
+        }
+    }
+
+    /// More of the body this side sends.
+    pub(crate) fn push_body(&mut self, key: Key, bytes: Bytes) -> Flow {
+        let Some(stream) = self.streams.get_mut(key) else { return Flow::Closed };
+        if stream.send.ended || stream.failure.is_some() {
+            return Flow::Closed;
+        }
+        stream.send.queue.push(bytes);
+        self.make_ready(key);
+        Flow::Open
+    }
+
+    /// The body this side sends is complete.
+    pub(crate) fn finish_body(&mut self, key: Key) -> Flow {
+        let Some(stream) = self.streams.get_mut(key) else { return Flow::Closed };
+        if stream.send.ended || stream.failure.is_some() {
+            return Flow::Closed;
+        }
+        stream.send.finished = true;
+        self.make_ready(key);
+        Flow::Open
+    }
+
+    /// Ready when at most `low` bytes given wait to be written, or no more are wanted.
+    pub(crate) fn poll_room(&mut self, key: Key, low: usize, cx: &Context<'_>) -> Poll<Flow> {
+        let Some(stream) = self.streams.get_mut(key) else { return Poll::Ready(Flow::Closed) };
+        let complete = stream.send.finished && stream.send.ended && stream.failure.is_none();
+        if stream.failure.is_some() || (stream.send.ended && !complete) {
+            return Poll::Ready(Flow::Closed);
+        }
+        let waits = stream.send.queue.len();
+        let unfinished = stream.send.finished && !stream.send.ended && low == 0;
+        if waits <= low && !unfinished {
+            return Poll::Ready(Flow::Open);
+        }
+        park(&mut stream.writer, cx);
+        Poll::Pending
+    }
+
+    /// Ready when no more of the body is wanted.
+    pub(crate) fn poll_unwanted(&mut self, key: Key, cx: &Context<'_>) -> Poll<()> {
+        match self.streams.get_mut(key) {
+            Some(stream) if !stream.send.ended && stream.failure.is_none() => {
+                park(&mut stream.writer, cx);
+                Poll::Pending
+            }
+            _ => Poll::Ready(()),
+        }
+    }
+
+    /// Consumer: the request fails here and now, and the broker is told.
+    pub(crate) fn give_up(&mut self, key: Key, mut failure: Failure) {
+        let Some(stream) = self.streams.get_mut(key) else { return };
+        if stream.recv.ended {
+            return;
+        }
+        if stream.id != 0 {
+            failure.flags = failure.flags | Flags::STARTED;
+        }
+        stream.failure.get_or_insert(failure);
+        wake_all(stream, &mut self.wakes);
+        self.stop(key);
+    }
+
+    /// Consumer: the handle is gone.
+    pub(crate) fn release(&mut self, key: Key) {
+        let Some(stream) = self.streams.get_mut(key) else { return };
+        stream.handles = 0;
+        stream.recv.discard = true;
+        stream.recv.queue.clear();
+        if stream.over_on_wire() {
+            self.streams.remove(key);
+        } else {
+            self.stop(key);
+        }
+    }
+
+    /// Consumer: no answer is wanted any more.
+    fn stop(&mut self, key: Key) {
+        let Some(stream) = self.streams.get_mut(key) else { return };
+        stream.stop_sending();
+        self.wakes.extend(stream.writer.take());
+        if stream.id == 0 {
+            stream.recv.ended = true;
+            self.unopened -= 1;
+            self.say_goaway();
+            self.after_end(key);
+        } else if !stream.recv.ended {
+            self.push_cancel(key);
+        }
+    }
+
+    pub(super) fn push_cancel(&mut self, key: Key) {
+        let Some(stream) = self.streams.get_mut(key) else { return };
+        if !std::mem::replace(&mut stream.cancel_sent, true) {
+            let header = Header::new(FrameType::Cancel, stream.id).code(Code::Cancelled);
+            self.control.extend_from_slice(&header.encode());
+        }
+    }
+}
+
+/// The handle outlived its stream: the session let it go with the connection.
+pub(super) fn gone() -> Failure {
+    Failure::connection(true)
+}

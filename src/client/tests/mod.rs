@@ -1,0 +1,7 @@
+//! Clients against a scripted broker, over pipes in memory and with time under control.
+
+mod consumer;
+mod provider;
+mod reconnect;
+mod sockets;
+mod wire;

@@ -1,0 +1,138 @@
+//! Configuration: a file, the environment, `--set` and flags in; plain options for each module out.
+//!
+//! ```text
+//!   defaults ◄─ file (TOML) ◄─ CORELAY_SECTION_KEY ◄─ --set section.key=value ◄─ flags      the last one wins
+//! ```
+//!
+//! Every source becomes a list of [`Assignment`]s: a key, texts, and where they come from. `table` says which keys
+//! there are and what they set; reading, refusing, suggesting and showing all follow from it, so a setting is one
+//! line there and nothing else.
+
+mod error;
+mod show;
+mod slot;
+mod source;
+mod table;
+mod units;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use corelay::broker::ServerOptions;
+
+pub(crate) use error::{ConfigError, Origin};
+pub(crate) use units::{parse_duration, parse_size};
+
+/// What all sources together say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Config {
+    /// The broker.
+    pub(crate) server: ServerOptions,
+}
+
+/// A setting's name: `section.key`, or `list.entry.key` for one of a list.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Key {
+    section: String,
+    entry: Option<String>,
+    key: String,
+}
+
+impl std::fmt::Display for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.entry {
+            None if self.key.is_empty() => f.write_str(&self.section),
+            None => write!(f, "{}.{}", self.section, self.key),
+            Some(entry) => write!(f, "{}.{entry}.{}", self.section, self.key),
+        }
+    }
+}
+
+/// One setting from one source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Assignment {
+    key: Key,
+    /// Several for a list.
+    values: Vec<String>,
+    origin: Origin,
+}
+
+/// Where settings come from.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Sources {
+    /// The file, if one is named.
+    pub(crate) file: Option<PathBuf>,
+    /// The environment.
+    pub(crate) env: Vec<(String, String)>,
+    /// `--set` arguments.
+    pub(crate) set: Vec<String>,
+    /// Flags: which, the `section.key` each sets, and its values.
+    pub(crate) flags: Vec<(&'static str, &'static str, Vec<String>)>,
+}
+
+/// A valid configuration, and where each setting that isn't at its default comes from.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    /// The settings.
+    pub(crate) config: Config,
+    origins: HashMap<String, Origin>,
+}
+
+impl Loaded {
+    /// Reads all sources, in order, and checks the outcome.
+    ///
+    /// # Errors
+    /// The first source that can't be read, key that isn't known, or value that can't work, by name.
+    pub(crate) fn from(sources: &Sources) -> Result<Loaded, ConfigError> {
+        let mut loaded = Loaded { config: Config::default(), origins: HashMap::new() };
+        if let Some(path) = &sources.file {
+            loaded.apply_all(source::file(path)?)?;
+        }
+        let known = table::entries_of(&loaded.config);
+        loaded.apply_all(source::environment(&sources.env, &known)?)?;
+        loaded.apply_all(source::set(&sources.set)?)?;
+        loaded.apply_all(source::flags(&sources.flags))?;
+        loaded.check()?;
+        Ok(loaded)
+    }
+
+    fn apply_all(&mut self, assignments: Vec<Assignment>) -> Result<(), ConfigError> {
+        assignments.into_iter().try_for_each(|assignment| self.apply(assignment))
+    }
+
+    fn apply(&mut self, assignment: Assignment) -> Result<(), ConfigError> {
+        let Assignment { key, values, origin } = assignment;
+        let bad = |expected: String| ConfigError::BadValue {
+            origin: origin.clone(),
+            key: key.to_string(),
+            value: values.join(","),
+            expected,
+        };
+        let slot = table::slot(&mut self.config, &key).map_err(|missing| match missing {
+            table::Missing::Unknown => ConfigError::unknown(&key, &origin),
+            table::Missing::BadEntry(expected) => bad(expected),
+        })?;
+        if let Some(mut slot) = slot {
+            slot.set(&values).map_err(bad)?;
+        }
+        self.origins.insert(key.to_string(), origin);
+        Ok(())
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        self.config.server.validate().map_err(|bad| ConfigError::BadValue {
+            origin: self.origins.get(&bad.key).cloned().unwrap_or(Origin::Default),
+            key: bad.key,
+            value: bad.value,
+            expected: bad.expected,
+        })
+    }
+
+    /// The whole configuration in TOML, with where each setting that isn't at its default comes from.
+    pub(crate) fn to_toml(&self) -> String {
+        show::to_toml(&self.config, &self.origins)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,44 @@
+//! The effective configuration, as a file that would make it so.
+
+use std::collections::HashMap;
+
+use super::slot::quoted;
+use super::table::{LISTS, SETTINGS};
+use super::{Config, Key, Origin};
+
+/// See [`Loaded::to_toml`](super::Loaded::to_toml).
+pub(crate) fn to_toml(config: &Config, origins: &HashMap<String, Origin>) -> String {
+    // a slot is a place to write; a copy is written to, or would be
+    let mut config = config.clone();
+    let mut out = String::new();
+    let mut section = "";
+    for setting in SETTINGS {
+        if setting.section != section {
+            let gap = if section.is_empty() { "" } else { "\n" };
+            out += &format!("{gap}[{}]\n", setting.section);
+            section = setting.section;
+        }
+        let key = Key { section: section.into(), entry: None, key: setting.key.into() };
+        out += &line(&key, (setting.slot)(&mut config).show(), origins);
+    }
+    for list in LISTS {
+        for (index, id) in (list.ids)(&config).into_iter().enumerate() {
+            out += &format!("\n[[{}]]\nid = {}\n", list.name, quoted(&id));
+            for (name, slot) in list.settings {
+                let key = Key { section: list.name.into(), entry: Some(id.clone()), key: (*name).into() };
+                out += &line(&key, slot(&mut config, index).show(), origins);
+            }
+        }
+    }
+    out
+}
+
+fn line(key: &Key, value: Option<String>, origins: &HashMap<String, Origin>) -> String {
+    let Some(value) = value else { return String::new() };
+    let line = format!("{} = {value}", key.key);
+    match origins.get(&key.to_string()) {
+        // a break in a path or variable would end the comment
+        Some(origin) => format!("{line:<40} # from {}\n", origin.to_string().replace(char::is_control, " ")),
+        None => format!("{line}\n"),
+    }
+}

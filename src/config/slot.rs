@@ -1,0 +1,116 @@
+//! The place a setting lives in, by the kind of its value: how it is read from text and shown in TOML.
+
+use std::fmt::Display;
+use std::str::FromStr;
+use std::time::Duration;
+
+use corelay::broker::{BadValue, Cores, Io, ListenAddr};
+
+use super::units::{DURATION_EXPECTED, SIZE_EXPECTED, parse_duration, parse_size, show_duration, show_size};
+
+/// A setting's place.
+#[derive(Debug)]
+pub(crate) enum Slot<'a> {
+    Count16(&'a mut u16),
+    Count32(&'a mut u32),
+    MaybeCount32(&'a mut Option<u32>),
+    Count(&'a mut usize),
+    Size32(&'a mut u32),
+    MaybeSize32(&'a mut Option<u32>),
+    Size(&'a mut usize),
+    MaybeSize(&'a mut Option<usize>),
+    Time(&'a mut Duration),
+    Micros(&'a mut Duration),
+    Switch(&'a mut bool),
+    Text(&'a mut String),
+    Addrs(&'a mut Vec<ListenAddr>),
+    MaybeAddr(&'a mut Option<ListenAddr>),
+    Cores(&'a mut Cores),
+    Io(&'a mut Io),
+}
+
+impl Slot<'_> {
+    /// Reads the value from text, of which there may be several where it is a list.
+    ///
+    /// # Errors
+    /// What was expected.
+    pub(crate) fn set(&mut self, given: &[String]) -> Result<(), String> {
+        match self {
+            Slot::Addrs(addrs) => {
+                **addrs = given.iter().map(|text| text.trim().parse().map_err(expected)).collect::<Result<_, _>>()?;
+                return Ok(());
+            }
+            // a TOML array of CPUs
+            Slot::Cores(cores) if given.len() > 1 => {
+                **cores = given.join(",").parse().map_err(expected)?;
+                return Ok(());
+            }
+            _ => {}
+        }
+        let [text] = given else { return Err("one value, not a list".into()) };
+        match self {
+            Slot::Count16(n) => **n = count(text)?,
+            Slot::Count32(n) => **n = count(text)?,
+            Slot::MaybeCount32(n) => **n = Some(count(text)?),
+            Slot::Count(n) => **n = count(text)?,
+            Slot::Size32(n) => **n = size(text)?,
+            Slot::MaybeSize32(n) => **n = Some(size(text)?),
+            Slot::Size(n) => **n = size(text)?,
+            Slot::MaybeSize(n) => **n = Some(size(text)?),
+            Slot::Time(time) => **time = parse_duration(text).map_err(|_| DURATION_EXPECTED)?,
+            Slot::Micros(time) => **time = Duration::from_micros(count(text)?),
+            Slot::Switch(on) => **on = text.parse().map_err(|_| "true or false")?,
+            Slot::Text(own) => text.clone_into(own),
+            Slot::Addrs(_) => unreachable!("set above"),
+            Slot::MaybeAddr(addr) if text == "off" => **addr = None,
+            Slot::MaybeAddr(addr) => **addr = Some(text.parse().map_err(|bad| format!("off, or {}", expected(bad)))?),
+            Slot::Cores(cores) => **cores = text.parse().map_err(expected)?,
+            Slot::Io(io) => **io = text.parse().map_err(expected)?,
+        }
+        Ok(())
+    }
+
+    /// The value in TOML; `None` where there is none.
+    pub(crate) fn show(&self) -> Option<String> {
+        let size = |bytes: usize| quoted(show_size(bytes as u64));
+        Some(match self {
+            Slot::Count16(n) => n.to_string(),
+            Slot::Count32(n) => n.to_string(),
+            Slot::MaybeCount32(n) => (**n)?.to_string(),
+            Slot::Count(n) => n.to_string(),
+            Slot::Size32(n) => size(**n as usize),
+            Slot::MaybeSize32(n) => size((**n)? as usize),
+            Slot::Size(n) => size(**n),
+            Slot::MaybeSize(n) => size((**n)?),
+            Slot::Time(time) => quoted(show_duration(**time)),
+            Slot::Micros(time) => time.as_micros().to_string(),
+            Slot::Switch(on) => on.to_string(),
+            Slot::Text(text) => quoted(text),
+            Slot::Addrs(addrs) => format!("[{}]", addrs.iter().map(quoted).collect::<Vec<_>>().join(", ")),
+            Slot::MaybeAddr(addr) => addr.as_ref().map_or_else(|| quoted("off"), quoted),
+            Slot::Cores(Cores::Count(n)) => n.to_string(),
+            Slot::Cores(cores) => quoted(cores),
+            Slot::Io(io) => quoted(io),
+        })
+    }
+}
+
+fn expected(bad: BadValue) -> String {
+    bad.expected.into()
+}
+
+fn count<T: FromStr>(text: &str) -> Result<T, String> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let number = if digits { text.parse().ok() } else { None };
+    number.ok_or_else(|| format!("a whole number of at most {} bits", 8 * size_of::<T>()))
+}
+
+fn size<T: TryFrom<u64>>(text: &str) -> Result<T, String> {
+    let bytes = parse_size(text).map_err(|_| SIZE_EXPECTED)?;
+    T::try_from(bytes).map_err(|_| format!("a size of at most {} bits", 8 * size_of::<T>()))
+}
+
+/// A TOML basic string.
+pub(crate) fn quoted(text: impl Display) -> String {
+    toml::Value::String(text.to_string()).to_string()
+}

@@ -1,0 +1,132 @@
+//! Every setting there is. One line here makes it readable from file, environment, `--set` and shown.
+
+use corelay::base::ChannelId;
+use corelay::broker::ChannelOptions;
+
+use super::slot::Slot;
+use super::{Config, Key};
+
+/// A setting of a plain section.
+pub(crate) struct Setting {
+    /// `[section]`.
+    pub(crate) section: &'static str,
+    /// The key in it.
+    pub(crate) key: &'static str,
+    /// Where it lives.
+    pub(crate) slot: fn(&mut Config) -> Slot<'_>,
+}
+
+const fn setting(section: &'static str, key: &'static str, slot: fn(&mut Config) -> Slot<'_>) -> Setting {
+    Setting { section, key, slot }
+}
+
+/// The settings of plain sections, in the order they are shown.
+pub(crate) static SETTINGS: &[Setting] = &[
+    setting("server", "listen", |c| Slot::Addrs(&mut c.server.listen)),
+    setting("server", "admin", |c| Slot::MaybeAddr(&mut c.server.admin)),
+    setting("server", "name", |c| Slot::Text(&mut c.server.name)),
+    setting("server", "cores", |c| Slot::Cores(&mut c.server.cores)),
+    setting("server", "pin", |c| Slot::Switch(&mut c.server.pin)),
+    setting("server", "io", |c| Slot::Io(&mut c.server.io)),
+    setting("server", "spin_us", |c| Slot::Micros(&mut c.server.spin)),
+    setting("limits", "max_connections", |c| Slot::Count32(&mut c.server.limits.max_connections)),
+    setting("limits", "max_connections_per_ip", |c| Slot::Count32(&mut c.server.limits.max_connections_per_ip)),
+    setting("limits", "max_unauthenticated", |c| Slot::Count32(&mut c.server.limits.max_unauthenticated)),
+    setting("limits", "handshake_timeout", |c| Slot::Time(&mut c.server.limits.handshake_timeout)),
+    setting("limits", "max_frame", |c| Slot::Size32(&mut c.server.limits.max_frame)),
+    setting("limits", "max_streams", |c| Slot::Count32(&mut c.server.limits.max_streams)),
+    setting("limits", "window", |c| Slot::Size32(&mut c.server.limits.window)),
+    setting("limits", "frame_timeout", |c| Slot::Time(&mut c.server.limits.frame_timeout)),
+    setting("limits", "write_timeout", |c| Slot::Time(&mut c.server.limits.write_timeout)),
+    setting("limits", "keepalive", |c| Slot::Time(&mut c.server.limits.keepalive)),
+    setting("limits", "default_timeout", |c| Slot::Time(&mut c.server.limits.default_timeout)),
+    setting("limits", "max_timeout", |c| Slot::Time(&mut c.server.limits.max_timeout)),
+    setting("limits", "cancel_grace", |c| Slot::Time(&mut c.server.limits.cancel_grace)),
+    setting("limits", "queue_requests", |c| Slot::Count32(&mut c.server.limits.queue_requests)),
+    setting("limits", "queue_bytes", |c| Slot::Size(&mut c.server.limits.queue_bytes)),
+    setting("limits", "connection_buffer", |c| Slot::Size(&mut c.server.limits.connection_buffer)),
+    setting("limits", "core_buffer", |c| Slot::Size(&mut c.server.limits.core_buffer)),
+    setting("limits", "drain_timeout", |c| Slot::Time(&mut c.server.limits.drain_timeout)),
+    setting("io", "buffers", |c| Slot::Count(&mut c.server.buffers)),
+    setting("io", "buffer_size", |c| Slot::Size(&mut c.server.buffer_size)),
+    setting("io", "ring_entries", |c| Slot::Count32(&mut c.server.ring_entries)),
+];
+
+/// A section that comes any number of times, `[[name]]`, each told apart by its `id`.
+pub(crate) struct List {
+    /// `[[name]]`.
+    pub(crate) name: &'static str,
+    /// The keys of one entry besides `id`, and where they live in the entry with an index.
+    pub(crate) settings: &'static [(&'static str, EntrySlot)],
+    /// The ids, in order.
+    pub(crate) ids: fn(&Config) -> Vec<String>,
+    /// The index of the entry with this id, made if there is none. Fails with what was expected.
+    pub(crate) entry: fn(&mut Config, &str) -> Result<usize, String>,
+}
+
+type EntrySlot = fn(&mut Config, usize) -> Slot<'_>;
+
+/// The lists, in the order they are shown.
+pub(crate) static LISTS: &[List] = &[List {
+    name: "channel",
+    settings: &[
+        ("spread", |c, i| Slot::Count16(&mut c.server.channels[i].spread)),
+        ("window", |c, i| Slot::MaybeSize32(&mut c.server.channels[i].window)),
+        ("queue_requests", |c, i| Slot::MaybeCount32(&mut c.server.channels[i].queue_requests)),
+        ("queue_bytes", |c, i| Slot::MaybeSize(&mut c.server.channels[i].queue_bytes)),
+    ],
+    ids: |c| c.server.channels.iter().map(|channel| channel.name.clone()).collect(),
+    entry: channel_entry,
+}];
+
+fn channel_entry(config: &mut Config, name: &str) -> Result<usize, String> {
+    let expected = |_| "a UUID or a name of 1 to 255 bytes without control characters".to_owned();
+    let id: ChannelId = name.parse().map_err(expected)?;
+    let channels = &mut config.server.channels;
+    if let Some(index) = channels.iter().position(|channel| channel.id == id) {
+        return Ok(index);
+    }
+    channels.push(ChannelOptions::new(id, name));
+    Ok(channels.len() - 1)
+}
+
+/// Why a key has no slot.
+#[derive(Debug)]
+pub(crate) enum Missing {
+    /// There is no such setting.
+    Unknown,
+    /// The entry can't be made; what was expected of its id.
+    BadEntry(String),
+}
+
+/// Where the setting `key` lives; `None` for an entry's `id`, which is set by making the entry.
+pub(crate) fn slot<'a>(config: &'a mut Config, key: &Key) -> Result<Option<Slot<'a>>, Missing> {
+    let Some(entry) = &key.entry else {
+        let found = SETTINGS.iter().find(|setting| setting.section == key.section && setting.key == key.key);
+        return found.map(|setting| Some((setting.slot)(config))).ok_or(Missing::Unknown);
+    };
+    let list = list(&key.section).ok_or(Missing::Unknown)?;
+    let found = list.settings.iter().find(|(name, _)| *name == key.key);
+    if found.is_none() && key.key != "id" {
+        return Err(Missing::Unknown);
+    }
+    let index = (list.entry)(config, entry).map_err(Missing::BadEntry)?;
+    Ok(found.map(|(_, slot)| slot(config, index)))
+}
+
+/// The list with this name.
+pub(crate) fn list(name: &str) -> Option<&'static List> {
+    LISTS.iter().find(|list| list.name == name)
+}
+
+/// The names of all lists with the ids of their entries.
+pub(crate) fn entries_of(config: &Config) -> Vec<(&'static str, Vec<String>)> {
+    LISTS.iter().map(|list| (list.name, (list.ids)(config))).collect()
+}
+
+/// All names there are, entries' with `ID` in place of the id.
+pub(crate) fn names() -> impl Iterator<Item = Key> {
+    let plain = SETTINGS.iter().map(|s| Key { section: s.section.into(), entry: None, key: s.key.into() });
+    let key = |list: &List, key: &str| Key { section: list.name.into(), entry: Some("ID".into()), key: key.into() };
+    plain.chain(LISTS.iter().flat_map(move |list| list.settings.iter().map(move |(name, _)| key(list, name))))
+}

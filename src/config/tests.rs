@@ -1,0 +1,192 @@
+use std::fs;
+use std::time::Duration;
+
+use super::table::{LISTS, SETTINGS};
+use super::*;
+
+/// A value of the right kind that is not the default, as text.
+fn other(name: &str) -> &'static str {
+    match name {
+        "server.listen" => "127.0.0.1:7,unix:/run/a.sock",
+        "server.admin" => "127.0.0.1:8",
+        "server.name" => "other \"name\"",
+        "server.cores" => "0,2",
+        "server.pin" => "false",
+        "server.io" => "epoll",
+        "limits.max_frame" | "channel.a.b.window" => "64KiB",
+        "limits.window" => "128KiB",
+        "limits.queue_bytes" | "channel.a.b.queue_bytes" => "32MiB",
+        "limits.connection_buffer" => "128KiB",
+        "limits.core_buffer" => "512MiB",
+        "io.buffer_size" => "32KiB",
+        "io.buffers" | "io.ring_entries" => "2048",
+        name if name.ends_with("_timeout") || name.ends_with("keepalive") || name.ends_with("grace") => "31s",
+        _ => "77",
+    }
+}
+
+/// Every setting there is: its name and the variable for it.
+fn every_setting() -> Vec<(String, String)> {
+    let entries = LISTS.iter().flat_map(|list| {
+        let key = |key: &str| Key { section: list.name.into(), entry: Some("a.b".into()), key: key.into() };
+        list.settings.iter().map(move |(name, _)| key(name))
+    });
+    let plain = SETTINGS.iter().map(|s| Key { section: s.section.into(), entry: None, key: s.key.into() });
+    plain.chain(entries).map(|key| (key.to_string(), source::variable(&key))).collect()
+}
+
+fn written(text: &str) -> (tempfile::TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("corelay.toml");
+    fs::write(&path, text).unwrap();
+    (dir, path)
+}
+
+fn from_file(text: &str) -> Result<Loaded, ConfigError> {
+    let (_dir, path) = written(text);
+    Loaded::from(&Sources { file: Some(path), ..Sources::default() })
+}
+
+fn refusal(result: Result<Loaded, ConfigError>) -> String {
+    let text = result.expect_err("to be refused").to_string();
+    match text.find("corelay.toml:") {
+        Some(at) => text[at..].to_owned(),
+        None => text,
+    }
+}
+
+#[test]
+fn every_setting_is_set_from_file_environment_and_set_alike() {
+    // the entry exists, so that its variables find it by its true name
+    let (_dir, path) = written("[[channel]]\nid = 'a.b'\n");
+    let file = Some(path);
+    for (name, variable) in every_setting() {
+        let value = other(&name);
+        let set = vec![format!("{name}={value}")];
+        let by_set = Loaded::from(&Sources { file: file.clone(), set, ..Sources::default() }).unwrap();
+        let start = Loaded::from(&Sources { file: file.clone(), ..Sources::default() }).unwrap();
+        assert_ne!(by_set.config, start.config, "{name} = {value} changes nothing");
+
+        let env = vec![(variable.clone(), value.to_owned())];
+        let by_env = Loaded::from(&Sources { file: file.clone(), env, ..Sources::default() }).unwrap();
+        assert_eq!(by_env.config, by_set.config, "{variable}");
+        assert_eq!(by_env.origins[&name], Origin::Env(variable));
+
+        // what is shown is a file that sets the same
+        let by_file = from_file(&by_set.to_toml()).unwrap();
+        assert_eq!(by_file.config, by_set.config, "{name} from a file");
+        assert!(matches!(by_file.origins[&name], Origin::File { .. }), "{name}");
+    }
+}
+
+#[test]
+fn later_sources_win() {
+    let (_dir, path) = written("[server]\nspin_us = 1\n");
+    let mut sources = Sources { file: Some(path), ..Sources::default() };
+    let spin = |sources: &Sources| Loaded::from(sources).unwrap().config.server.spin.as_micros();
+    assert_eq!(spin(&sources), 1);
+    sources.env = vec![("CORELAY_SERVER_SPIN_US".into(), "2".into())];
+    assert_eq!(spin(&sources), 2);
+    sources.set = vec!["server.spin_us=3".into(), "server.spin_us=4".into()];
+    assert_eq!(spin(&sources), 4);
+    sources.flags = vec![("--spin-us", "server.spin_us", vec!["5".into()])];
+    assert_eq!(spin(&sources), 5);
+    assert!(Loaded::from(&sources).unwrap().to_toml().contains("# from --spin-us"));
+}
+
+#[test]
+fn unknown_keys_are_refused_with_the_nearest_one() {
+    for (text, refused) in [
+        ("[limits]\nwindwo = 1", "corelay.toml:2: there is no setting limits.windwo; did you mean limits.window?"),
+        ("\n[server]\nwindow = 1", "corelay.toml:3: there is no setting server.window; did you mean limits.window?"),
+        ("[limit]\nwindow = 1", "corelay.toml:2: there is no setting limit.window; did you mean limits.window?"),
+        (
+            "[[channel]]\nid = 'a'\nspraed = 2",
+            "corelay.toml:3: there is no setting channel.a.spraed; did you mean channel.a.spread?",
+        ),
+        ("[quux]\n", "corelay.toml:1: there is no setting quux; corelay serve --check-config lists them all"),
+        ("listen = 1", "corelay.toml:1: there is no setting listen; did you mean server.listen?"),
+    ] {
+        assert_eq!(refusal(from_file(text)), refused);
+    }
+    let env = vec![("CORELAY_LIMITS_WINDWO".into(), "1".into())];
+    let by_env = refusal(Loaded::from(&Sources { env, ..Sources::default() }));
+    assert_eq!(
+        by_env,
+        "CORELAY_LIMITS_WINDWO: there is no setting CORELAY_LIMITS_WINDWO; did you mean CORELAY_LIMITS_WINDOW?"
+    );
+    let set = vec!["sever.pin=false".into()];
+    let by_set = refusal(Loaded::from(&Sources { set, ..Sources::default() }));
+    assert_eq!(by_set, "--set: there is no setting sever.pin; did you mean server.pin?");
+}
+
+#[test]
+fn bad_values_are_refused_by_name() {
+    for (text, refused) in [
+        ("[server]\nlisten = ['nowhere']", "corelay.toml:2: server.listen = nowhere: expected host:port or unix:/path"),
+        ("[server]\npin = 'perhaps'", "corelay.toml:2: server.pin = perhaps: expected true or false"),
+        (
+            "[limits]\nkeepalive = 20",
+            "corelay.toml:2: limits.keepalive = 20: expected a duration such as 250ms, 5s, 2m or 1h",
+        ),
+        (
+            "[limits]\nwindow = -1",
+            "corelay.toml:2: limits.window = -1: expected a size such as 4096, 256KiB, 64MiB or 1GiB",
+        ),
+        ("[limits]\nwindow = '1TiB'", "corelay.toml:2: limits.window = 1TiB: expected a size of at most 32 bits"),
+        ("[limits]\nmax_streams = [1, 2]", "corelay.toml:2: limits.max_streams = 1,2: expected one value, not a list"),
+        ("[limits.window]\na = 1", "corelay.toml:1: limits.window = {...}: expected a plain value"),
+        ("[[channel]]\nspread = 1", "corelay.toml:1: channel.id = nothing: expected a text, in each entry"),
+        ("[channel]\nid = 'a'", "corelay.toml:1: channel = [...]: expected [[channel]], one for each"),
+        ("[[channel]]\nid = 'a'\n[[channel]]\nid = 'a'", "corelay.toml:3: channel.id = a: expected each entry once"),
+    ] {
+        assert_eq!(refusal(from_file(text)), refused);
+    }
+    assert!(refusal(from_file("[server]\nname = ")).starts_with("corelay.toml:2: not TOML: "));
+    let gone = Sources { file: Some("/no/such/file".into()), ..Sources::default() };
+    assert!(refusal(Loaded::from(&gone)).starts_with("cannot read the configuration file /no/such/file: "));
+    let set = vec!["window".into()];
+    let bare = refusal(Loaded::from(&Sources { set, ..Sources::default() }));
+    assert_eq!(bare, "--set: argument = window: expected section.key=value");
+}
+
+#[test]
+fn values_that_do_not_go_together_are_refused_where_they_were_set() {
+    let refused = refusal(from_file("[limits]\nmax_timeout = '2h'\ndefault_timeout = '3h'"));
+    assert_eq!(refused, "corelay.toml:3: limits.default_timeout = 10800s: expected at most limits.max_timeout (7200s)");
+    let refused = refusal(from_file("[[channel]]\nid = 'a'\nwindow = 1"));
+    assert!(refused.starts_with("corelay.toml:3: channel.a.window = 1: expected 4096 (4KiB) to "), "{refused}");
+}
+
+#[test]
+fn channels_are_named_in_variables_as_well_as_a_variable_can() {
+    let id = "550e8400-e29b-41d4-a716-446655440000";
+    let variable = |name: &str| vec![(format!("CORELAY_CHANNEL_{name}_QUEUE_REQUESTS"), "9".to_owned())];
+    for (name, id) in [("ORDERS", "orders"), ("550E8400_E29B_41D4_A716_446655440000", id), ("A_B", "a_b")] {
+        let loaded = Loaded::from(&Sources { env: variable(name), ..Sources::default() }).unwrap();
+        let channel = &loaded.config.server.channels[0];
+        assert_eq!((channel.name.as_str(), channel.queue_requests), (id, Some(9)));
+    }
+}
+
+#[test]
+fn what_others_put_into_the_environment_is_no_setting() {
+    let names =
+        ["CORELAY_LOG", "CORELAY_SERVICE_HOST", "CORELAY_PORT_9090_TCP", "CORELAY_HEADER_A", "CORELAY_CHANNEL", "HOME"];
+    let env = names.map(|name| (name.to_owned(), "x".to_owned())).to_vec();
+    assert_eq!(Loaded::from(&Sources { env, ..Sources::default() }).unwrap().config, Config::default());
+}
+
+#[test]
+fn the_defaults_are_shown() {
+    let shown = Loaded::from(&Sources::default()).unwrap().to_toml();
+    assert!(!shown.contains('#'), "nothing departs from the defaults");
+    insta::assert_snapshot!(shown);
+}
+
+#[test]
+fn durations_are_read_as_durations() {
+    let loaded = from_file("[limits]\nkeepalive = '250ms'\nwindow = 0x10_000\n").unwrap();
+    assert_eq!(loaded.config.server.limits.keepalive, Duration::from_millis(250));
+    assert_eq!(loaded.config.server.limits.window, 65_536);
+}

@@ -1,0 +1,15 @@
+//! The `corelay` command as users run it: one process each for broker, provider and consumer.
+//!
+//! | file | what it is about |
+//! |---|---|
+//! | `run` | starting processes, and waiting for what they do |
+//! | `serve` | the broker's start, configuration and end |
+//! | `request` | the sending side, and its exit codes |
+//! | `exec` | providers that run a command for each request |
+//! | `tools` | ping and demo |
+
+mod exec;
+mod request;
+pub mod run;
+mod serve;
+mod tools;

@@ -1,0 +1,93 @@
+use std::io::{BufRead, Write};
+
+use rustix::process::Signal;
+
+use super::run::{Broker, Process, assert_code, corelay, finish, text};
+
+#[test]
+fn every_address_is_told_once_it_accepts() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = format!("unix:{}", dir.path().join("socket").display());
+    let mut command =
+        corelay(&["serve", "--listen", "127.0.0.1:0", "--listen", &path, "--cores", "1", "--log", "warn"]);
+    let mut process = Process::start(&mut command);
+    let mut lines = process.stdout().lines().map(Result::unwrap);
+    let tcp = lines.next().unwrap();
+    let port = tcp.strip_prefix("listening on 127.0.0.1:").expect("the address").parse::<u16>().expect("a port");
+    assert_eq!(lines.next().unwrap(), format!("listening on {path}"));
+    std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+    std::os::unix::net::UnixStream::connect(dir.path().join("socket")).unwrap();
+}
+
+#[test]
+fn either_signal_drains() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut broker = Broker::start();
+        broker.process.signal(signal);
+        assert_eq!(broker.process.code(), Some(0), "{signal:?}");
+    }
+}
+
+#[test]
+fn a_second_signal_ends_at_once() {
+    for (signal, code) in [(Signal::TERM, 143), (Signal::INT, 130)] {
+        let (mut broker, log) = Broker::logging();
+        // a request in flight, for which the drain would wait
+        let _provider = broker.reply(&["busy", "--exec", "echo begun; sleep 60"]);
+        let mut request = Process::start(&mut broker.command(&["request", "busy", "/dev/null", "--wait"]));
+        assert_eq!(request.stdout().lines().next().unwrap().unwrap(), "begun");
+        broker.process.signal(signal);
+        // a second signal that came with the first would be taken for it
+        log.lines().map(Result::unwrap).find(|line| line.contains("draining")).expect("the drain begins");
+        broker.process.signal(signal);
+        assert_eq!(broker.process.code(), Some(code));
+    }
+}
+
+/// As where a log collector died. The log is lost, the broker is not.
+#[test]
+fn a_closed_stderr_hurts_nobody() {
+    let (mut broker, log) = Broker::logging();
+    drop(log);
+    let _provider = broker.reply(&["echo", "--echo"]);
+    assert_eq!(broker.request(&["echo", "--wait"], b"still there").stdout, b"still there");
+    broker.process.signal(Signal::TERM);
+    assert_eq!(broker.process.code(), Some(0));
+}
+
+#[test]
+fn an_address_in_use_is_told() {
+    let broker = Broker::start();
+    let output = finish(&mut corelay(&["serve", "--listen", &broker.addr]), b"");
+    assert_code(&output, 1);
+    assert!(text(&output.stderr).contains(&broker.addr), "{}", text(&output.stderr));
+}
+
+#[test]
+fn the_configuration_that_is_shown_is_one() {
+    let set = ["--set", "limits.window=1MiB", "--set", "channel.orders.queue_requests=5", "--cores", "1"];
+    let shown = finish(corelay(&["serve", "--check-config"]).args(set).env("CORELAY_LIMITS_KEEPALIVE", "5s"), b"");
+    assert_code(&shown, 0);
+    let lines = text(&shown.stdout);
+    for line in ["window = \"1MiB\" # from --set", "keepalive = \"5s\" # from CORELAY_LIMITS_KEEPALIVE"] {
+        let squeezed = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(lines.lines().any(|shown| squeezed(shown) == line), "{line} in {lines}");
+    }
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(&shown.stdout).unwrap();
+    let again = finish(corelay(&["serve", "--check-config", "--config"]).arg(file.path()), b"");
+    assert_code(&again, 0);
+    let plain =
+        |text: &str| text.lines().map(|line| line.split('#').next().unwrap().trim().to_owned()).collect::<Vec<_>>();
+    assert_eq!(plain(&text(&again.stdout)), plain(&lines));
+}
+
+#[test]
+fn a_wrong_setting_is_refused_before_anything_starts() {
+    let output = finish(&mut corelay(&["serve", "--set", "limits.windwo=1MiB"]), b"");
+    assert_code(&output, 2);
+    assert!(text(&output.stderr).contains("did you mean limits.window?"), "{}", text(&output.stderr));
+    let output = finish(corelay(&["serve"]).env("CORELAY_SERVER_CORES", "none"), b"");
+    assert_code(&output, 2);
+    assert!(text(&output.stderr).contains("CORELAY_SERVER_CORES: server.cores = none: expected"));
+}
