@@ -554,6 +554,16 @@ impl Client {
         !self.with(|sock| sock.is_over())
     }
 
+    /// The broker has shut its side, and waits for this one.
+    pub(crate) fn expect_held(&self) {
+        assert!(self.with(|sock| sock.shut && !sock.gone), "the connection is not being closed");
+    }
+
+    /// The broker has closed for good; what it sent before may still arrive.
+    pub(crate) fn expect_gone(&self) {
+        assert!(self.with(|sock| sock.gone && !sock.aborted), "the connection was kept, or aborted");
+    }
+
     /// The broker has dropped the connection without a word.
     pub(crate) fn expect_aborted(&self) {
         assert!(self.with(|sock| sock.gone && sock.aborted), "the connection was not aborted");

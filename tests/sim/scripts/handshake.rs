@@ -195,8 +195,10 @@ fn a_refused_connection_lingers_for_its_fin_then_goes() {
         let c = w.connect();
         c.send_bytes(b"GET / HTTP/1.1\r\n\r\n and so on");
         c.expect(error(0, Code::FrameTooLarge));
-        w.advance(ms(2000));
-        c.expect_aborted();
+        w.advance(ms(1999));
+        c.expect_held();
+        w.advance(ms(1));
+        c.expect_gone();
         w.finish();
     });
 }
