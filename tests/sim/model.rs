@@ -315,7 +315,7 @@ impl Client {
             FrameType::Pong => assert_eq!(payload, b"12345678", "{self}: PONG"),
             FrameType::GoAway => self.goaway_seen = true,
             _ if self.is_consumer() => self.consumer_frame(world, shared, kind, header, payload),
-            _ => self.provider_frame(world, shared, kind, header, payload),
+            _ => self.provider_frame(shared, kind, header, payload),
         }
     }
 
@@ -411,19 +411,12 @@ impl Client {
         }
     }
 
-    fn provider_frame(
-        &mut self,
-        world: &mut World,
-        shared: &mut Shared,
-        kind: FrameType,
-        header: &Header,
-        payload: &[u8],
-    ) {
+    fn provider_frame(&mut self, shared: &mut Shared, kind: FrameType, header: &Header, payload: &[u8]) {
         let name = self.to_string();
         let id = header.stream;
         let end = header.flags.has(Flags::END);
         if kind == FrameType::Request {
-            return self.provider_request(world, shared, header, payload);
+            return self.provider_request(shared, header, payload);
         }
         let window = self.welcome.map_or(0, |welcome| welcome.window);
         let Some(stream) = self.streams.get_mut(&id) else {
@@ -471,7 +464,7 @@ impl Client {
         }
     }
 
-    fn provider_request(&mut self, world: &mut World, shared: &mut Shared, header: &Header, payload: &[u8]) {
+    fn provider_request(&mut self, shared: &mut Shared, header: &Header, payload: &[u8]) {
         let (id, name) = (header.stream, self.to_string());
         assert!(!self.streams.contains_key(&id), "{self}: REQUEST on stream {id}, which is in use");
         let number = number_of(&payload[..16]);
@@ -496,7 +489,7 @@ impl Client {
             }
             let timeout = if spec.timeout_ms == 0 { shared.default_timeout_ms } else { spec.timeout_ms };
             assert!((1..=timeout).contains(&header.arg), "{self}: {} ms left of {timeout}", header.arg);
-            hangs |= number % 13 == 0 && !shared.finishing;
+            hangs |= number.is_multiple_of(13) && !shared.finishing;
         }
         let window = u64::from(self.window);
         let welcome = self.welcome.expect("welcomed");
@@ -518,7 +511,6 @@ impl Client {
         let max = self.max_concurrent as usize;
         assert!(live <= max, "{self}: {live} requests, more than max_concurrent {max}");
         assert!(all < 2 * max, "{self}: {all} requests with cancelled ones, max_concurrent is {max}");
-        let _ = world;
     }
 
     /// Does one thing of its choice.
@@ -794,7 +786,7 @@ impl Client {
     }
 
     /// Does everything that ends what is open. Says whether it did anything.
-    pub(crate) fn wind_up(&mut self, world: &mut World, shared: &mut Shared, rng: &mut Rng) -> bool {
+    pub(crate) fn wind_up(&mut self, world: &mut World, shared: &mut Shared) -> bool {
         let mut moved = self.read(world, shared, usize::MAX);
         if self.dead || self.error_seen {
             return moved;
@@ -809,12 +801,12 @@ impl Client {
         }
         let ids: Vec<u32> = self.streams.keys().copied().collect();
         for id in ids {
-            moved |= self.wind_up_stream(world, shared, rng, id);
+            moved |= self.wind_up_stream(world, shared, id);
         }
         moved
     }
 
-    fn wind_up_stream(&mut self, world: &mut World, shared: &mut Shared, rng: &mut Rng, id: u32) -> bool {
+    fn wind_up_stream(&mut self, world: &mut World, shared: &mut Shared, id: u32) -> bool {
         let stream = self.streams.get_mut(&id).expect("in use");
         stream.hangs = false;
         let need = stream.recv.owed > 0 || stream.recv.granted == 0;
@@ -846,7 +838,6 @@ impl Client {
         if !stream.recv.ended && !stream.send.begun {
             return false;
         }
-        let _ = rng;
         self.answer(world, id, shared, self.habits.chunk.max(4000), false)
     }
 

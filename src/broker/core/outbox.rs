@@ -225,9 +225,16 @@ impl Outbox {
         self.blocked_since = None;
     }
 
-    /// The batch the socket did not take whole, to move its leases off the receive buffers.
-    pub(super) fn parked_mut(&mut self) -> Option<&mut Batch> {
-        self.parked.as_mut()
+    /// Everything that waits for a full socket, to move its leases off the receive buffers: the batch it did not
+    /// take whole, and what was staged behind it meanwhile.
+    pub(super) fn stuck_segments(&mut self) -> impl Iterator<Item = &mut Segment> {
+        let parked = self.parked.as_mut().map(|batch| &mut batch.segments);
+        parked.into_iter().flatten().chain(&mut self.segments)
+    }
+
+    /// Unsent bytes of the batch the socket did not take whole.
+    pub(super) fn parked(&self) -> usize {
+        self.parked.as_ref().map_or(0, Batch::remaining)
     }
 
     /// Takes everything apart at the connection's end.

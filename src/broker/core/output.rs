@@ -430,9 +430,8 @@ impl Core {
     /// The socket is full: what it did not take leaves the receive buffers.
     fn blocked<L: Leases>(&mut self, key: Key, leases: &L) {
         let conn = self.conns.get_mut(key).expect("looked up by the caller");
-        let batch = conn.out.parked_mut().expect("a blocked connection has a batch parked");
-        let left = batch.remaining();
-        for segment in &mut batch.segments {
+        let left = conn.out.parked();
+        for segment in conn.out.stuck_segments() {
             if let Segment::Lease(piece) = *segment {
                 let chunk = leases.bytes(piece).to_vec();
                 self.counters.bytes_settled += chunk.len() as u64;

@@ -67,6 +67,19 @@ impl Core {
         self.end_request(key, Code::Deadline, "the request's timeout passed");
     }
 
+    /// Forgets the oldest cancelled requests that have been ended meanwhile, two for each one that is added: a consumer
+    /// that cancels all the time would else fill the list for as long as `cancel_grace`.
+    pub(super) fn prune_grace(&mut self) {
+        for _ in 0..2 {
+            let Some(grace) = self.grace.front() else { return };
+            let assigned = self.conns.get(grace.provider).and_then(|conn| conn.assigned.get(grace.slot));
+            if assigned.is_some_and(|assigned| assigned.tenancy == grace.tenancy && assigned.counted) {
+                return;
+            }
+            self.grace.pop_front();
+        }
+    }
+
     /// The slot of a cancelled request is free again; its id is not (§3).
     fn grace_over(&mut self, grace: Grace) {
         let Some(conn) = self.conns.get_mut(grace.provider) else { return };
