@@ -7,7 +7,7 @@ use corelay::base::limits::Limits;
 use corelay::base::{Batch, ChannelId, Key, Leases, Piece, Time};
 use corelay::broker::core::{COPY_BELOW, Core, Options, Output};
 use corelay::protocol::{Flags, FrameType, HEADER_LEN, Header, Hello, Role, VERSION};
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{Criterion, Throughput, criterion_group};
 use uuid::Uuid;
 
 const CONSUMERS: usize = 16;
@@ -54,8 +54,7 @@ impl World {
         };
         let core = Core::new(options, Time::from_nanos(1));
         let pool = OneBuffer { bytes: Vec::new(), count: Cell::new(0) };
-        let mut world =
-            World { core, now: Time::from_nanos(1), consumers: Vec::new(), providers: Vec::new(), pool };
+        let mut world = World { core, now: Time::from_nanos(1), consumers: Vec::new(), providers: Vec::new(), pool };
         world.providers = (0..PROVIDERS).map(|_| world.open(Role::Provider, 1024)).collect();
         world.consumers = (0..CONSUMERS).map(|_| world.open(Role::Consumer, 0)).collect();
         world.outputs(|_, _| ());
@@ -69,9 +68,19 @@ impl World {
         let mut hello = Vec::new();
         let channel = ChannelId::named("bench");
         let (client, name) = (Uuid::nil(), String::new());
-        Hello { version: VERSION, role, features: 0, channel, client, window: 65536, max_concurrent, token: vec![], name }
-            .encode(&mut hello)
-            .unwrap();
+        Hello {
+            version: VERSION,
+            role,
+            features: 0,
+            channel,
+            client,
+            window: 65536,
+            max_concurrent,
+            token: vec![],
+            name,
+        }
+        .encode(&mut hello)
+        .unwrap();
         self.receive(key, &mut hello);
         key
     }
@@ -122,33 +131,63 @@ fn answers(batch: &Batch, size: usize, out: &mut Vec<u8>) {
     }
 }
 
+/// A turn of requests and a turn of answers, again and again.
+struct Pipelined {
+    world: World,
+    asked: Vec<u8>,
+    answered: Vec<(Key, Vec<u8>)>,
+}
+
+impl Pipelined {
+    fn new(size: usize) -> Pipelined {
+        let world = World::new();
+        let answered = world.providers.iter().map(|&key| (key, Vec::new())).collect();
+        Pipelined { world, asked: requests(size), answered }
+    }
+
+    fn turns(&mut self, size: usize) {
+        let world = &mut self.world;
+        world.now = world.now + std::time::Duration::from_micros(100);
+        for n in 0..CONSUMERS {
+            let key = world.consumers[n];
+            world.receive(key, &mut self.asked);
+        }
+        world.core.advance(world.now);
+        world.outputs(|to, batch| {
+            let (_, out) = self.answered.iter_mut().find(|(key, _)| *key == to).expect("a provider");
+            answers(batch, size, out);
+        });
+        for (key, out) in &mut self.answered {
+            world.receive(*key, out);
+            out.clear();
+        }
+        world.outputs(|_, batch| assert!(batch.total > 0));
+    }
+}
+
 fn pipelined(c: &mut Criterion) {
     let mut group = c.benchmark_group("core");
     group.throughput(Throughput::Elements(CONSUMERS as u64 * u64::from(IN_FLIGHT)));
     group.bench_function("16x64 of 64 bytes", |b| {
-        let mut world = World::new();
-        let mut asked = requests(64);
-        let mut answered: Vec<(Key, Vec<u8>)> = world.providers.iter().map(|&key| (key, Vec::new())).collect();
-        b.iter(|| {
-            world.now = world.now + std::time::Duration::from_micros(100);
-            for n in 0..CONSUMERS {
-                let key = world.consumers[n];
-                world.receive(key, &mut asked);
-            }
-            world.core.advance(world.now);
-            world.outputs(|to, batch| {
-                let (_, out) = answered.iter_mut().find(|(key, _)| *key == to).expect("a provider");
-                answers(batch, 64, out);
-            });
-            for (key, out) in &mut answered {
-                world.receive(*key, out);
-                out.clear();
-            }
-            world.outputs(|_, batch| assert!(batch.total > 0));
-        });
+        let mut work = Pipelined::new(64);
+        b.iter(|| work.turns(64));
     });
     group.finish();
 }
 
 criterion_group!(benches, pipelined);
-criterion_main!(benches);
+
+/// With `CORELAY_BENCH_TURNS=N`, N iterations and nothing else: for `valgrind --tool=callgrind`, whose counts don't
+/// depend on what else the machine does.
+fn main() {
+    match std::env::var("CORELAY_BENCH_TURNS").ok().and_then(|turns| turns.parse::<u32>().ok()) {
+        Some(turns) => {
+            let mut work = Pipelined::new(64);
+            (0..turns).for_each(|_| work.turns(64));
+        }
+        None => {
+            benches();
+            Criterion::default().configure_from_args().final_summary();
+        }
+    }
+}

@@ -309,10 +309,17 @@ impl Core {
             }
             let check = |header: &crate::protocol::Header| check_header(header, side, Phase::Open, max_frame);
             let (used, found) = conn.rx.next(&bytes[at..], store, check, side)?;
-            let start = at;
             at += used;
             match found {
                 Found::More | Found::Skipped => {}
+                Found::Frame { header, head, body } => {
+                    self.counters.frames_received += 1;
+                    unopened = None;
+                    if self.head(key, side, &header, head)? {
+                        let body = self.body_at(body, at - body.len(), piece);
+                        self.body(key, side, &header, body, true, leases)?;
+                    }
+                }
                 Found::Head { header, head } => {
                     self.counters.frames_received += 1;
                     unopened = None;
@@ -326,8 +333,8 @@ impl Core {
                 }
                 Found::Body { header, bytes: body, last } => {
                     unopened = None;
-                    let piece = piece.map(|piece| piece.part(start, body.len()));
-                    self.body(key, side, &header, Body { bytes: body, piece }, last, leases)?;
+                    let body = self.body_at(body, at - body.len(), piece);
+                    self.body(key, side, &header, body, last, leases)?;
                 }
             }
         }
@@ -337,6 +344,13 @@ impl Core {
         }
         self.note_partial(key);
         Ok(())
+    }
+
+    /// Body bytes found at this offset of the input: a piece of its buffer, where they are worth a reference.
+    #[inline]
+    fn body_at<'a>(&self, bytes: &'a [u8], at: usize, input: Option<Piece>) -> Body<'a> {
+        let worth = input.filter(|_| bytes.len() >= self.options.copy_below);
+        Body { bytes, piece: worth.map(|piece| piece.part(at, bytes.len())) }
     }
 
     /// A frame's head is whole. Says whether a body follows (perhaps empty).

@@ -59,6 +59,8 @@ pub(super) enum At {
 pub(super) enum Found<'a> {
     /// All input is used up; a header or head is incomplete.
     More,
+    /// A whole frame.
+    Frame { header: Header, head: &'a [u8], body: &'a [u8] },
     /// A frame's head is whole: everything before its body.
     Head { header: Header, head: &'a [u8] },
     /// Body bytes of this frame; with `last`, its last ones.
@@ -130,6 +132,13 @@ impl Rx {
         // the whole head lies in this input, in nearly every case
         let rest = &input[used..];
         let need = head_len(&header, rest, side)?;
+        let length = header.length as usize;
+        if need.is_final && rest.len() >= length {
+            self.partial_since = None;
+            self.at = At::Header;
+            let (head, body) = rest[..length].split_at(need.bytes);
+            return Ok((used + length, Found::Frame { header, head, body }));
+        }
         if need.is_final && rest.len() >= need.bytes {
             self.after_head(header, need.bytes);
             return Ok((used + need.bytes, Found::Head { header, head: &rest[..need.bytes] }));
