@@ -87,6 +87,24 @@ pub(super) struct Flow {
 }
 
 impl Flow {
+    /// A direction received whole in one frame, and staged whole.
+    pub(super) const WHOLE: Flow = Flow {
+        granted: 0,
+        owed: 0,
+        uncredited: 0,
+        credited: 0,
+        credit: 0,
+        deficit: 0,
+        begun: true,
+        received_end: true,
+        opened: true,
+        ended: true,
+        in_ring: false,
+        head: None,
+        trailer: None,
+        queue: ByteQueue(None),
+    };
+
     /// Something could be staged now: bytes within credit, the opening frame, or the end.
     pub(super) fn is_ready(&self) -> bool {
         if self.ended || !self.begun {

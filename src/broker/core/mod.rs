@@ -15,6 +15,7 @@
 //! | `conn`, `streams` | a connection's state; which stream ids are in use |
 //! | `handshake` | HELLO, home cores, WELCOME |
 //! | `consumer`, `provider`, `control` | what each frame does |
+//! | `short` | the same for the small frames most traffic is made of, in one pass |
 //! | `dispatch`, `channel` | which provider a request goes to, and how it waits |
 //! | `flow`, `outbox`, `output` | credit, and what leaves in which order |
 //! | `request`, `ending` | a request's states, and every way it can end |
@@ -42,6 +43,7 @@ mod output;
 mod provider;
 mod request;
 mod rx;
+mod short;
 mod snapshot;
 mod streams;
 mod timers;
@@ -315,7 +317,16 @@ impl Core {
                 Found::Frame { header, head, body } => {
                     self.counters.frames_received += 1;
                     unopened = None;
-                    if self.head(key, side, &header, head)? {
+                    let short = match side {
+                        Side::Consumer if header.kind == FrameType::Request as u8 => {
+                            self.short_request(key, &header, head, body)
+                        }
+                        Side::Provider if header.kind == FrameType::Response as u8 => {
+                            self.short_response(key, &header, body)
+                        }
+                        _ => false,
+                    };
+                    if !short && self.head(key, side, &header, head)? {
                         let body = self.body_at(body, at - body.len(), piece);
                         self.body(key, side, &header, body, true, leases)?;
                     }

@@ -15,14 +15,27 @@ use crate::base::Time;
 
 /// How the peer broke the protocol; ends its connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Violation {
+pub(super) struct Violation(Box<Breach>);
+
+/// What a [`Violation`] says; behind a pointer, for every step of the input returns whether there was one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Breach {
     pub code: Code,
     pub text: String,
 }
 
+impl std::ops::Deref for Violation {
+    type Target = Breach;
+
+    fn deref(&self) -> &Breach {
+        &self.0
+    }
+}
+
 impl Violation {
+    #[cold]
     pub(super) fn new(code: Code, text: impl Into<String>) -> Violation {
-        Violation { code, text: text.into() }
+        Violation(Box::new(Breach { code, text: text.into() }))
     }
 
     pub(super) fn protocol(text: impl Into<String>) -> Violation {
