@@ -32,7 +32,7 @@ pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 ///   loadgen limit                                               what this machine could do at best
 ///   loadgen compare --repeat 3                                  limit, corelay, NATS, ZeroMQ, alike
 #[derive(Debug, Parser)]
-#[command(name = "loadgen", version, verbatim_doc_comment, max_term_width = 120)]
+#[command(name = "loadgen", version, verbatim_doc_comment, args_override_self = true, max_term_width = 120)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
