@@ -13,7 +13,9 @@
 //! | [`engine`] | one thread, many connections, consumers and providers both |
 //! | [`pump`] | the bytes: io_uring, and the relay that is the limit |
 
+pub mod children;
 pub mod cli;
+pub mod compare;
 pub mod dial;
 pub mod engine;
 pub mod frames;

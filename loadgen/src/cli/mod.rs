@@ -1,5 +1,6 @@
 //! The command line: flags in, plans out.
 
+mod compare;
 mod output;
 mod run;
 
@@ -10,6 +11,7 @@ use std::sync::atomic::AtomicBool;
 use clap::parser::ValueSource;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+pub use compare::{CompareArgs, PumpArgs, SystemArgs};
 pub use output::OutputArgs;
 pub use run::RunArgs;
 
@@ -42,6 +44,22 @@ pub struct Cli {
 enum Command {
     /// Puts load on a broker and reports what came of it.
     Run(Box<RunArgs>),
+    /// Measures the limit on this machine: a bare byte pump between paired connections, no broker's work.
+    Limit(CompareArgs),
+    /// Measures the limit, corelay and its peers, each bound to one CPU and loaded from another.
+    Compare {
+        #[command(flatten)]
+        args: CompareArgs,
+        #[command(flatten)]
+        systems: SystemArgs,
+    },
+    /// The limit's relay, started by limit and compare.
+    #[command(hide = true)]
+    Pump(PumpArgs),
+    /// ZeroMQ's proxy, started by compare.
+    #[cfg(feature = "zmq")]
+    #[command(hide = true)]
+    ZmqProxy,
 }
 
 /// Runs the command; the exit code is 0 unless something failed.
@@ -55,6 +73,11 @@ pub fn main() -> ExitCode {
     let stop = Arc::new(AtomicBool::new(false));
     let result = signals(&stop).and_then(|()| match cli.command {
         Command::Run(args) => run::run(&args, &stop),
+        Command::Limit(args) => compare::limit(&args, &stop),
+        Command::Compare { args, systems } => compare::run(&args, &systems, &stop),
+        Command::Pump(args) => compare::pump(&args, &stop),
+        #[cfg(feature = "zmq")]
+        Command::ZmqProxy => compare::zmq_proxy(),
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,
