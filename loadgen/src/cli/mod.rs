@@ -2,6 +2,7 @@
 
 mod compare;
 mod output;
+mod report;
 mod run;
 
 use std::process::ExitCode;
@@ -13,6 +14,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use compare::{CompareArgs, PumpArgs, SystemArgs};
 pub use output::OutputArgs;
+pub use report::ReportArgs;
 pub use run::RunArgs;
 
 /// What anything here fails with, told on standard error.
@@ -44,6 +46,8 @@ pub struct Cli {
 enum Command {
     /// Puts load on a broker and reports what came of it.
     Run(Box<RunArgs>),
+    /// Shows runs that were written with --json beside each other.
+    Report(ReportArgs),
     /// Measures the limit on this machine: a bare byte pump between paired connections, no broker's work.
     Limit(CompareArgs),
     /// Measures the limit, corelay and its peers, each bound to one CPU and loaded from another.
@@ -73,6 +77,7 @@ pub fn main() -> ExitCode {
     let stop = Arc::new(AtomicBool::new(false));
     let result = signals(&stop).and_then(|()| match cli.command {
         Command::Run(args) => run::run(&args, &stop),
+        Command::Report(args) => report::run(&args),
         Command::Limit(args) => compare::limit(&args, &stop),
         Command::Compare { args, systems } => compare::run(&args, &systems, &stop),
         Command::Pump(args) => compare::pump(&args, &stop),

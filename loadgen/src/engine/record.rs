@@ -9,7 +9,7 @@ use crate::wire::Outcome;
 /// A request sent this much after its intended time is late, in nanoseconds: 1 ms, far above a timer's error.
 pub const LATE: u64 = 1_000_000;
 /// Codes that are counted one by one; what is above shares the last.
-pub const CODES: usize = 32;
+pub(crate) const CODES: usize = 32;
 
 /// A histogram of nanoseconds, from below 1 us to 1 h, to three digits.
 #[must_use]
