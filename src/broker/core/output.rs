@@ -10,8 +10,10 @@ use crate::protocol::{Code, Flags, FrameType, Header, REQUEST_ID_LEN, clip_text}
 
 /// Bytes a stream may send in its turn before the next one's (deficit round robin).
 const QUANTUM: u32 = 16 * 1024;
-/// Leased pieces leave a stream's queue within so many turns, or are copied to the heap.
-const LEASE_TURNS: u64 = 2;
+/// Leased pieces leave a stream's queue within so many turns, or are copied to the heap. A connection takes
+/// `connection_buffer` a turn, and turns without sleep are short: with a dozen streams of 64 KiB on one connection the
+/// last waits this long. When buffers run low nothing waits (`pressed`).
+const LEASE_TURNS: u64 = 16;
 
 impl Core {
     /// Passes body bytes on to the other side: staged at once where there is room and credit, else queued.
