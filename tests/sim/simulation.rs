@@ -18,7 +18,7 @@ use crate::rng::Rng;
 use crate::world::{World, trace};
 
 /// Seeds run when nobody says how many: as many as take some ten seconds on two old cores.
-const SEEDS: u64 = 600;
+const SEEDS: u64 = 3000;
 
 struct Run {
     world: World,

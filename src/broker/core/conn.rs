@@ -87,8 +87,6 @@ pub(super) struct Conn {
     pub goes: bool,
     /// The reactor was told to keep receiving.
     pub receiving: bool,
-    /// Came from another core: nothing is received before what it brought is looked at.
-    pub moved: bool,
     /// Provoked more frames than it reads; about to be closed.
     pub flooded: bool,
     /// Accepted, and once closing: since when.
@@ -143,7 +141,6 @@ impl Conn {
             goes: false,
             receiving: false,
             flooded: false,
-            moved: false,
             since: now,
             last_received: now,
             pings: 0,

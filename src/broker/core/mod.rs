@@ -210,14 +210,12 @@ impl Core {
         key
     }
 
-    /// The reactor's name for a new connection; it is used in every [`Action`] on it. Receiving begins; on one that
-    /// was moved here, once [`Core::received_moved`] has looked at what it brought: it may have to move again.
+    /// The reactor's name for a new connection; it is used in every [`Action`] on it. Receiving begins.
     pub fn attach(&mut self, key: Key, handle: u64) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         conn.handle = handle;
         match conn.phase {
             // until HELLO is read the connection may move, so nothing may be in flight on it between two receives
-            Phase::Hello if conn.moved => {}
             Phase::Hello if self.options.cores > 1 => self.actions.push_back(Action::ReceiveOnce(handle)),
             _ => self.keep_receiving(key),
         }
@@ -234,9 +232,7 @@ impl Core {
     /// A connection that another core's [`Action::Move`] sent here. Tell its handle with [`Core::attach_moved`].
     pub fn moved_in(&mut self, now: Time, moved: &Moved) -> Key {
         self.now = now;
-        let key = self.stranger(moved.since, moved.peer.clone());
-        self.conns.get_mut(key).expect("just inserted").moved = true;
-        key
+        self.stranger(moved.since, moved.peer.clone())
     }
 
     /// The reactor's name for a moved connection. The bytes it brought with it are looked at, and may move it on:
