@@ -13,11 +13,14 @@
 //! | [`engine`] | one thread, many connections, consumers and providers both |
 //! | [`pump`] | the bytes: io_uring, and the relay that is the limit |
 
+pub mod children;
 pub mod cli;
+pub mod compare;
 pub mod dial;
 pub mod engine;
 pub mod frames;
 pub mod measure;
+pub mod nats;
 pub mod proc;
 pub mod pump;
 pub mod report;
@@ -25,3 +28,4 @@ pub mod run;
 pub mod schedule;
 pub mod size;
 pub mod wire;
+pub mod zmtp;

@@ -106,8 +106,10 @@ pub fn execute<D: Dial>(
     Ok(measured)
 }
 
+type Dialed<D> = Conns<<D as Dial>::Consumer, <D as Dial>::Provider>;
+
 /// Makes all connections and deals them out over the threads.
-fn connect<D: Dial>(plan: &Plan, dial: &mut D) -> Result<Vec<Conns<D::Consumer, D::Provider>>, DialError> {
+fn connect<D: Dial>(plan: &Plan, dial: &mut D) -> Result<Vec<Dialed<D>>, DialError> {
     let threads = plan.threads.max(1);
     let mut all = Vec::new();
     all.resize_with(threads, || Conns { consumers: Vec::new(), providers: Vec::new() });

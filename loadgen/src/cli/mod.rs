@@ -1,6 +1,8 @@
 //! The command line: flags in, plans out.
 
+mod compare;
 mod output;
+mod report;
 mod run;
 
 use std::process::ExitCode;
@@ -10,7 +12,9 @@ use std::sync::atomic::AtomicBool;
 use clap::parser::ValueSource;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+pub use compare::{CompareArgs, PumpArgs, SystemArgs};
 pub use output::OutputArgs;
+pub use report::ReportArgs;
 pub use run::RunArgs;
 
 /// What anything here fails with, told on standard error.
@@ -32,7 +36,7 @@ pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 ///   loadgen limit                                               what this machine could do at best
 ///   loadgen compare --repeat 3                                  limit, corelay, NATS, ZeroMQ, alike
 #[derive(Debug, Parser)]
-#[command(name = "loadgen", version, verbatim_doc_comment, max_term_width = 120)]
+#[command(name = "loadgen", version, verbatim_doc_comment, args_override_self = true, max_term_width = 120)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -42,6 +46,24 @@ pub struct Cli {
 enum Command {
     /// Puts load on a broker and reports what came of it.
     Run(Box<RunArgs>),
+    /// Shows runs that were written with --json beside each other.
+    Report(ReportArgs),
+    /// Measures the limit on this machine: a bare byte pump between paired connections, no broker's work.
+    Limit(CompareArgs),
+    /// Measures the limit, corelay and its peers, each bound to one CPU and loaded from another.
+    Compare {
+        #[command(flatten)]
+        args: CompareArgs,
+        #[command(flatten)]
+        systems: SystemArgs,
+    },
+    /// The limit's relay, started by limit and compare.
+    #[command(hide = true)]
+    Pump(PumpArgs),
+    /// ZeroMQ's proxy, started by compare.
+    #[cfg(feature = "zmq")]
+    #[command(hide = true)]
+    ZmqProxy,
 }
 
 /// Runs the command; the exit code is 0 unless something failed.
@@ -55,6 +77,12 @@ pub fn main() -> ExitCode {
     let stop = Arc::new(AtomicBool::new(false));
     let result = signals(&stop).and_then(|()| match cli.command {
         Command::Run(args) => run::run(&args, &stop),
+        Command::Report(args) => report::run(&args),
+        Command::Limit(args) => compare::limit(&args, &stop),
+        Command::Compare { args, systems } => compare::run(&args, &systems, &stop),
+        Command::Pump(args) => compare::pump(&args, &stop),
+        #[cfg(feature = "zmq")]
+        Command::ZmqProxy => compare::zmq_proxy(),
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -111,7 +111,7 @@ pub struct RunArgs {
 }
 
 /// A list of CPUs, as one value of a flag.
-pub type CpuList = Vec<usize>;
+type CpuList = Vec<usize>;
 
 fn positive(text: &str) -> Result<f64, String> {
     let number = text.parse::<f64>().ok().filter(|number| *number > 0.0 && number.is_finite());

@@ -9,7 +9,7 @@ use crate::wire::Outcome;
 /// A request sent this much after its intended time is late, in nanoseconds: 1 ms, far above a timer's error.
 pub const LATE: u64 = 1_000_000;
 /// Codes that are counted one by one; what is above shares the last.
-pub const CODES: usize = 32;
+pub(crate) const CODES: usize = 32;
 
 /// A histogram of nanoseconds, from below 1 us to 1 h, to three digits.
 #[must_use]
@@ -128,6 +128,8 @@ impl Default for Interval {
 pub struct Recorder {
     now: Box<Interval>,
     open: bool,
+    /// Measured requests that were sent while the warm-up's interval was not handed over yet.
+    carried: u64,
     warm: u64,
     end: u64,
     every: u64,
@@ -151,7 +153,7 @@ impl Recorder {
         now.measured = warm == 0;
         now.thread = thread;
         let next = if warm == 0 { every } else { every.min(warm) };
-        Recorder { now, open, warm, end, every, next: next.min(end), out, back }
+        Recorder { now, open, carried: 0, warm, end, every, next: next.min(end), out, back }
     }
 
     /// The current interval's numbers.
@@ -169,7 +171,9 @@ impl Recorder {
     /// A request was sent; it was to be at `intended`. `held`: there was no place for it before.
     #[inline]
     pub fn sent(&mut self, intended: u64, now: u64, held: bool) {
-        self.now.counts.sent += 1;
+        // the clock of a turn may be past the warm-up before the interval is
+        let early = !self.now.measured && intended >= self.warm;
+        *(if early { &mut self.carried } else { &mut self.now.counts.sent }) += 1;
         if self.open {
             let late = now.saturating_sub(intended);
             self.now.lateness.saturating_record(late);
@@ -241,6 +245,9 @@ impl Recorder {
         fresh.thread = self.now.thread;
         fresh.measured = at >= self.warm;
         fresh.drain = at >= self.end;
+        if fresh.measured {
+            fresh.counts.sent = std::mem::take(&mut self.carried);
+        }
         let mut full = std::mem::replace(&mut self.now, fresh);
         full.to = at;
         // nobody listens any more only when the run is given up

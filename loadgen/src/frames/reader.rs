@@ -68,12 +68,12 @@ impl Reader {
     /// Completes a header; false if the bytes don't reach.
     #[inline]
     fn head(&mut self, bytes: &mut &[u8]) -> bool {
-        if self.have == 0 {
-            if let Some((head, rest)) = bytes.split_first_chunk::<HEADER_LEN>() {
-                self.begin(Header::decode(head));
-                *bytes = rest;
-                return true;
-            }
+        if self.have == 0
+            && let Some((head, rest)) = bytes.split_first_chunk::<HEADER_LEN>()
+        {
+            self.begin(Header::decode(head));
+            *bytes = rest;
+            return true;
         }
         let now = (HEADER_LEN - self.have).min(bytes.len());
         self.head[self.have..][..now].copy_from_slice(&bytes[..now]);

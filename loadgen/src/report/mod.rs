@@ -1,5 +1,6 @@
 //! What is told of a run: the numbers, and the ways they are written.
 
+mod chart;
 pub mod files;
 pub mod html;
 pub mod table;

@@ -29,7 +29,7 @@ impl Core {
 
     /// Of two available providers picked at random, the one with the smaller share in use.
     #[inline]
-    fn pick(&mut self, channel: u32) -> Option<Key> {
+    pub(super) fn pick(&mut self, channel: u32) -> Option<Key> {
         let n = self.channels[channel as usize].available.len();
         if n <= 1 {
             return self.channels[channel as usize].available.first().copied();

@@ -15,6 +15,7 @@
 //! | `conn`, `streams` | a connection's state; which stream ids are in use |
 //! | `handshake` | HELLO, home cores, WELCOME |
 //! | `consumer`, `provider`, `control` | what each frame does |
+//! | `short` | the same for the small frames most traffic is made of, in one pass |
 //! | `dispatch`, `channel` | which provider a request goes to, and how it waits |
 //! | `flow`, `outbox`, `output` | credit, and what leaves in which order |
 //! | `request`, `ending` | a request's states, and every way it can end |
@@ -42,6 +43,7 @@ mod output;
 mod provider;
 mod request;
 mod rx;
+mod short;
 mod snapshot;
 mod streams;
 mod timers;
@@ -309,10 +311,26 @@ impl Core {
             }
             let check = |header: &crate::protocol::Header| check_header(header, side, Phase::Open, max_frame);
             let (used, found) = conn.rx.next(&bytes[at..], store, check, side)?;
-            let start = at;
             at += used;
             match found {
                 Found::More | Found::Skipped => {}
+                Found::Frame { header, head, body } => {
+                    self.counters.frames_received += 1;
+                    unopened = None;
+                    let short = match side {
+                        Side::Consumer if header.kind == FrameType::Request as u8 => {
+                            self.short_request(key, &header, head, body)
+                        }
+                        Side::Provider if header.kind == FrameType::Response as u8 => {
+                            self.short_response(key, &header, body)
+                        }
+                        _ => false,
+                    };
+                    if !short && self.head(key, side, &header, head)? {
+                        let body = self.body_at(body, at - body.len(), piece);
+                        self.body(key, side, &header, body, true, leases)?;
+                    }
+                }
                 Found::Head { header, head } => {
                     self.counters.frames_received += 1;
                     unopened = None;
@@ -326,8 +344,8 @@ impl Core {
                 }
                 Found::Body { header, bytes: body, last } => {
                     unopened = None;
-                    let piece = piece.map(|piece| piece.part(start, body.len()));
-                    self.body(key, side, &header, Body { bytes: body, piece }, last, leases)?;
+                    let body = self.body_at(body, at - body.len(), piece);
+                    self.body(key, side, &header, body, last, leases)?;
                 }
             }
         }
@@ -337,6 +355,13 @@ impl Core {
         }
         self.note_partial(key);
         Ok(())
+    }
+
+    /// Body bytes found at this offset of the input: a piece of its buffer, where they are worth a reference.
+    #[inline]
+    fn body_at<'a>(&self, bytes: &'a [u8], at: usize, input: Option<Piece>) -> Body<'a> {
+        let worth = input.filter(|_| bytes.len() >= self.options.copy_below);
+        Body { bytes, piece: worth.map(|piece| piece.part(at, bytes.len())) }
     }
 
     /// A frame's head is whole. Says whether a body follows (perhaps empty).

@@ -109,6 +109,12 @@ impl Outbox {
             self.staged.extend_from_slice(part);
         }
         let len = self.staged.len() - before;
+        self.staged_more(len);
+    }
+
+    /// Notes that `staged` has grown by so much.
+    #[inline]
+    fn staged_more(&mut self, len: usize) {
         self.waiting += len;
         self.staged_to += len as u64;
         match self.segments.last_mut() {
@@ -116,6 +122,19 @@ impl Outbox {
             Some(Segment::Staged { len: last }) => *last += len as u32,
             Some(_) => self.segments.push(Segment::Staged { len: len as u32 }),
         }
+    }
+
+    /// Appends a small frame: its head and a copied body.
+    #[inline]
+    pub(super) fn stage_small<const N: usize>(&mut self, spare: &mut Spare, head: &[u8; N], body: &[u8]) {
+        if self.staged.capacity() == 0 {
+            self.staged = spare.take();
+        }
+        let len = N + body.len();
+        self.staged.reserve(len);
+        self.staged.extend_from_slice(head);
+        self.staged.extend_from_slice(body);
+        self.staged_more(len);
     }
 
     /// Appends a leased piece; the outbox now owns one count of it.

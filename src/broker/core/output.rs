@@ -126,7 +126,7 @@ impl Core {
         let conn = self.conns.get_mut(target).expect("a request's target is connected");
         let channel = &self.channels[request.channel as usize];
         let (id, flags, hops, origin) = (request.id, request.flags, request.hops, request.origin);
-        let left = request.deadline - self.now;
+        let left = request.deadline.millis_since(self.now);
         let flow = request.flow(dir);
         let end = Flags::END.only_if(last);
         if flow.opened {
@@ -144,7 +144,7 @@ impl Core {
                 }
                 Dir::Up => {
                     // what is left, rounded up: 0 would mean the default
-                    let ms = left.as_nanos().div_ceil(1_000_000).max(1) as u32;
+                    let ms = left.max(1) as u32;
                     let keep = Flags::ONEWAY.0 | Flags::RETRY.0 | Flags::WAIT.0;
                     let header = Header::new(FrameType::Request, stream).arg(ms).flags(end | Flags(flags.0 & keep));
                     if conn.side.is_link() {
