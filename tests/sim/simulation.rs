@@ -17,8 +17,8 @@ use crate::model::{Client, Habits, Shared};
 use crate::rng::Rng;
 use crate::world::{World, trace};
 
-/// Seeds run when nobody says how many: as many as take some ten seconds on two old cores.
-const SEEDS: u64 = 600;
+/// Seeds run when nobody says how many: as many as take five to ten seconds on two cores.
+const SEEDS: u64 = 3000;
 
 struct Run {
     world: World,
@@ -96,6 +96,7 @@ impl Run {
             ..Shared::default()
         };
         let steps = rng.pick(&[200, 1000, 1000, 5000]);
+        let steps = number("CORELAY_SIM_STEPS").map_or(steps, |steps| steps as usize);
         trace!(world, "{cores} cores, {steps} steps, {limits:?}");
         let drains = rng.one_in(5);
         Run { world, clients: Vec::new(), shared, rng, channels, limits, steps, drains }
