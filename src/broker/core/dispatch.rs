@@ -76,6 +76,7 @@ impl Core {
         conn.tenancies = conn.tenancies.wrapping_add(1);
         let tenancy = conn.tenancies;
         let assigned = Assigned { request: Some(request), granted: 0, begun: false, counted, tenancy };
+        conn.working += 1;
         conn.assigned.insert(assigned) as u32 + 1
     }
 

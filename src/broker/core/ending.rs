@@ -115,6 +115,7 @@ impl Core {
         self.prune_grace();
         let slot = stream as usize - 1;
         let conn = self.conns.get_mut(provider).expect("a request's provider is connected");
+        conn.working -= 1;
         if !opened {
             // it has heard nothing of the request
             let assigned = conn.assigned.remove(slot);

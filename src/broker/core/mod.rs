@@ -272,7 +272,7 @@ impl Core {
     fn input<L: Leases>(&mut self, key: Key, bytes: &[u8], piece: Option<Piece>, leases: &L, dealt: bool) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         conn.last_received = self.now;
-        conn.pings = 0;
+        conn.pinged = None;
         let (side, phase) = (conn.side, conn.phase);
         match phase {
             Phase::Closing | Phase::Lingering => return,
@@ -285,9 +285,6 @@ impl Core {
             self.violation(key, &violation);
         }
         self.scratch = store;
-        if self.held > self.options.limits.core_buffer {
-            self.shed();
-        }
     }
 
     /// Takes all frames out of `bytes`.

@@ -138,17 +138,20 @@ impl Outbox {
     }
 
     /// Appends a leased piece; the outbox now owns one count of it.
-    pub(super) fn lease(&mut self, piece: Piece) {
-        self.segment(Segment::Lease(piece), piece.len as usize);
+    pub(super) fn lease(&mut self, spare: &mut Spare, piece: Piece) {
+        self.segment(spare, Segment::Lease(piece), piece.len as usize);
     }
 
     /// Appends a heap chunk without copying it.
-    pub(super) fn heap(&mut self, chunk: Vec<u8>, offset: usize) {
+    pub(super) fn heap(&mut self, spare: &mut Spare, chunk: Vec<u8>, offset: usize) {
         let len = chunk.len() - offset;
-        self.segment(Segment::Heap { chunk, offset: offset as u32 }, len);
+        self.segment(spare, Segment::Heap { chunk, offset: offset as u32 }, len);
     }
 
-    fn segment(&mut self, segment: Segment, len: usize) {
+    fn segment(&mut self, spare: &mut Spare, segment: Segment, len: usize) {
+        if self.segments.capacity() == 0 {
+            self.segments = spare.segments.pop().unwrap_or_default();
+        }
         if self.segments.is_empty() && !self.staged.is_empty() {
             self.segments.push(Segment::Staged { len: self.staged.len() as u32 });
         }
@@ -249,11 +252,6 @@ impl Outbox {
     pub(super) fn stuck_segments(&mut self) -> impl Iterator<Item = &mut Segment> {
         let parked = self.parked.as_mut().map(|batch| &mut batch.segments);
         parked.into_iter().flatten().chain(&mut self.segments)
-    }
-
-    /// Unsent bytes of the batch the socket did not take whole.
-    pub(super) fn parked(&self) -> usize {
-        self.parked.as_ref().map_or(0, Batch::remaining)
     }
 
     /// Takes everything apart at the connection's end.

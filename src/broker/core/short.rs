@@ -2,7 +2,7 @@
 //!
 //! Most traffic is requests and answers that fit one frame each, with nothing special about them, to a provider that
 //! has room, for a consumer that has room. For these each table is looked at once. What is special in any way finds
-//! `false` here, before anything was changed, and goes the long way.
+//! `false` here, with nothing changed (but a number drawn), and goes the long way.
 
 use std::time::Duration;
 
@@ -64,6 +64,7 @@ impl Core {
             provider: Some((provider, slot as u32 + 1)),
             provider_done: false,
             handed: false,
+            ending_there: None,
             answering: false,
             deadline,
             timer: None,
@@ -78,6 +79,7 @@ impl Core {
         target.tenancies = target.tenancies.wrapping_add(1);
         let tenancy = target.tenancies;
         target.assigned.insert(Assigned { request: Some(request), granted: 0, begun: false, counted: true, tenancy });
+        target.working += 1;
         target.in_use += 1;
         if !std::mem::replace(&mut target.out.dirty, true) {
             self.dirty.push(provider);
@@ -138,6 +140,7 @@ impl Core {
         self.counters.answered += 1;
         let provider = self.conns.get_mut(key).expect("looked up above");
         provider.assigned.remove(slot);
+        provider.working -= 1;
         provider.in_use -= 1;
         if provider.available_at.is_none() {
             self.update_available(key);
