@@ -87,6 +87,8 @@ pub(super) struct Conn {
     pub peer_goes: bool,
     /// GOAWAY was sent to the peer.
     pub goes: bool,
+    /// When, until no REQUEST can have crossed it any more.
+    pub goes_since: Option<Time>,
     /// The reactor was told to keep receiving.
     pub receiving: bool,
     /// Provoked more frames than it reads; about to be closed.
@@ -142,6 +144,7 @@ impl Conn {
             serving: false,
             peer_goes: false,
             goes: false,
+            goes_since: None,
             receiving: false,
             flooded: false,
             since: now,

@@ -58,6 +58,11 @@ impl Core {
         self.requests.get_mut(request).expect("just inserted").timer = Some(timer);
         let conn = self.conns.get_mut(key).expect("looked up by the caller");
         conn.opened.set(stream, Opened::Active(request));
+        if deadline <= self.now {
+            // its head took longer than it had
+            self.end_request(request, Code::Deadline, DEADLINE);
+            return Ok(());
+        }
         self.dispatch(request);
         Ok(())
     }
@@ -120,7 +125,7 @@ impl Core {
             handed: false,
             ending_there: None,
             answering: false,
-            deadline: self.now + timeout,
+            deadline: conn.rx.head_since.unwrap_or(self.now) + timeout,
             timer: None,
             up: Flow { granted, begun: true, head, ..Flow::default() },
             down: Flow { credit: conn.window, ..Flow::default() },

@@ -1,9 +1,15 @@
 //! The end of connections, and of the broker: GOAWAY, what is in flight finishes, then all is closed (§7).
 
+use std::time::Duration;
+
 use super::conn::{Phase, Side};
 use super::{Action, Core};
 use crate::base::{Key, Time};
 use crate::protocol::{Code, Flags, FrameType, Header};
+
+/// How long after GOAWAY a consumer's connection stays open for a REQUEST that crossed it: more than a round trip
+/// between continents.
+pub(super) const CROSSING: Duration = Duration::from_millis(300);
 
 impl Core {
     /// Begins to shut down: nothing new is taken, what waits ends with DRAINING, what is in flight may finish
@@ -42,10 +48,12 @@ impl Core {
         let text = b"the broker is shutting down";
         let frame = Header::new(FrameType::GoAway, 0).code(Code::Draining).length(text.len() as u32).encode();
         conn.goes = true;
+        conn.goes_since = Some(self.now);
         conn.out.control(&mut self.spare, &frame);
         conn.out.control(&mut self.spare, text);
         let serving = conn.serving;
         self.set_dirty(key);
+        self.arm(key);
         if serving {
             self.provider_leaves(key);
         }
@@ -140,7 +148,9 @@ impl Core {
     /// A connection that has said, or was told, that nothing new comes is closed when nothing is in progress.
     pub(super) fn close_if_finished(&mut self, key: Key) {
         let Some(conn) = self.conns.get(key) else { return };
-        if (conn.goes || conn.peer_goes) && conn.phase == Phase::Open && conn.is_idle() {
+        // a REQUEST may have crossed the GOAWAY: it is still to be told that nothing was started
+        let early = conn.goes_since.is_some() && !conn.peer_goes && conn.side == Side::Consumer;
+        if (conn.goes || conn.peer_goes) && !early && conn.phase == Phase::Open && conn.is_idle() {
             self.start_closing(key);
         }
     }

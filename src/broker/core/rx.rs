@@ -49,6 +49,8 @@ pub(super) struct Rx {
     pub at: At,
     /// Bytes of a header or head that came in parts.
     pub gathered: Vec<u8>,
+    /// When the header was read whose head is incomplete: a REQUEST's timeout runs from there (§6).
+    pub head_since: Option<Time>,
     /// Since when a header or head is incomplete (`frame_timeout`).
     pub partial_since: Option<Time>,
 }
@@ -137,6 +139,7 @@ impl Rx {
             (n, header)
         };
         check(&header)?;
+        self.head_since = None;
         if is_unknown_extension(&header, side) {
             self.partial_since = None;
             self.at = if header.length == 0 { At::Header } else { At::Skip(header.length) };
@@ -246,6 +249,9 @@ pub(super) fn check_header(header: &Header, side: Side, phase: Phase, max_frame:
     let Some(kind) = header.frame_type() else {
         if header.is_extension() && phase != Phase::Hello {
             return Ok(());
+        }
+        if phase == Phase::Hello {
+            return Err(Violation::protocol("the first frame must be HELLO"));
         }
         return Err(Violation::protocol(format!("unknown frame type {:#04x}", header.kind)));
     };

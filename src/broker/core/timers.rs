@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::Core;
 use super::conn::{Conn, Phase, Side};
 use super::consumer::DEADLINE;
+use super::drain::CROSSING;
 use super::rx::{At, Violation};
 use crate::base::limits::Limits;
 use crate::base::{Key, Time};
@@ -124,6 +125,11 @@ impl Core {
                 self.counters.connections_failed[usize::from(Code::Timeout.to_wire())] += 1;
                 self.close(key, true);
             }
+            Some(Due::Leave) => {
+                conn.goes_since = None;
+                self.close_if_finished(key);
+                self.arm(key);
+            }
             Some(Due::Linger) => {
                 // what the kernel still holds of a last frame may yet arrive; of output never taken, nothing will
                 let abort = conn.phase == Phase::Closing;
@@ -163,6 +169,10 @@ impl Core {
             At::Head(_) => true,
             At::Body(..) | At::Skip(_) => false,
         };
+        conn.rx.head_since = match conn.rx.at {
+            At::Head(_) => conn.rx.head_since.or(Some(now)),
+            _ => None,
+        };
         if partial && conn.rx.partial_since.is_none() {
             conn.rx.partial_since = Some(now);
             self.arm(key);
@@ -178,6 +188,7 @@ enum Due {
     Write,
     Silence,
     Linger,
+    Leave,
     Ping,
 }
 
@@ -199,7 +210,8 @@ fn due(conn: &Conn, limits: &Limits) -> Option<(Time, Due)> {
                 None => (conn.last_received + limits.keepalive, Due::Ping),
                 Some(at) => (at + 2 * limits.keepalive, Due::Silence),
             };
-            [frame, write, Some(silence)].into_iter().flatten().min()
+            let leave = conn.goes_since.map(|since| (since + CROSSING, Due::Leave));
+            [frame, write, Some(silence), leave].into_iter().flatten().min()
         }
     }
 }
