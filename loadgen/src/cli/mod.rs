@@ -15,7 +15,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 pub use compare::{CompareArgs, PumpArgs, SystemArgs};
 pub use output::OutputArgs;
 pub use report::ReportArgs;
-pub use run::RunArgs;
+pub use run::{Client, RunArgs};
 
 /// What anything here fails with, told on standard error.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
