@@ -81,6 +81,8 @@ impl<C: Consumer, P: Provider> Worker<C, P> {
             let now = self.now();
             self.recorder.tick(now);
             if self.sending && self.is_over(now) {
+                // what was due before the end is sent, late or not: leaving it out would flatter
+                self.send_due(now);
                 self.end_sending(now);
                 give_up = now + self.orders.patience;
             }
