@@ -25,7 +25,19 @@ use crate::size::{Size, parse_bytes};
 const OPEN_PLACES: u32 = 1024;
 
 /// Puts load on a broker and reports what came of it.
+///
+/// An OPEN loop (--rate) sends on schedule whatever the answers do, as independent users would. A CLOSED loop
+/// (--in-flight alone) sends the next request when one is answered: it measures capacity, and slows down with the
+/// broker, so its latencies say little about what users would see.
+///
+/// Reading the table:
+///   from intended send   what a user would have seen: a late send counts as waiting
+///   from actual send     the uncorrected latency; far below the other, the load or the broker fell behind
+///   schedule             how late sends were; WARNING says whose fault that was
+///   load CPU             near 100 % the generator is what was measured: add --threads, or another CPU by --pin
+///   broker               CPU for each request and memory, with --pid
 #[derive(Clone, Debug, Args)]
+#[command(verbatim_doc_comment)]
 pub struct RunArgs {
     /// Where the broker listens: host:port or unix:/path
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9090")]
