@@ -7,8 +7,8 @@
 //! | room | what it is | feature |
 //! |---|---|---|
 //! | [`protocol`] | frames, encode and decode on slices, error codes | always |
-//! | [`client`] | `Consumer`, `Provider`, `ConsumerPool` for tokio programs | `client` |
-//! | [`Server`](broker::Server) | the broker, embedded or run by `corelay serve` | `server` |
+//! | `client` | `Consumer`, `Provider`, `ConsumerPool` for tokio programs | `client` |
+//! | `broker`, `Server` | the broker, embedded or run by `corelay serve` | `server` |
 
 pub mod base;
 pub mod protocol;

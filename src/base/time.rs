@@ -41,13 +41,22 @@ impl Time {
     pub const fn as_millis(self) -> u64 {
         self.0 / 1_000_000
     }
+
+    /// Milliseconds from `earlier` to this point, rounded up; 0 if it is later.
+    #[must_use]
+    #[inline]
+    pub const fn millis_since(self, earlier: Time) -> u64 {
+        self.0.saturating_sub(earlier.0).div_ceil(1_000_000)
+    }
 }
 
 impl Add<Duration> for Time {
     type Output = Time;
     #[inline]
     fn add(self, by: Duration) -> Time {
-        Time(self.0.saturating_add(u64::try_from(by.as_nanos()).unwrap_or(u64::MAX)))
+        // in 64 bits: a duration's own nanoseconds are 128 bits wide, and slow
+        let nanos = by.as_secs().saturating_mul(1_000_000_000).saturating_add(u64::from(by.subsec_nanos()));
+        Time(self.0.saturating_add(nanos))
     }
 }
 

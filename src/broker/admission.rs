@@ -14,6 +14,8 @@ pub(super) struct Admission {
     /// 0: no limit per address.
     max_per_ip: u32,
     total: AtomicU32,
+    /// Of them, in their handshake; counted once a turn.
+    strangers: AtomicU32,
     per_ip: Mutex<HashMap<IpAddr, u32>>,
 }
 
@@ -23,6 +25,7 @@ impl Admission {
             max: limits.max_connections,
             max_per_ip: limits.max_connections_per_ip,
             total: AtomicU32::new(0),
+            strangers: AtomicU32::new(0),
             per_ip: Mutex::default(),
         }
     }
@@ -50,6 +53,19 @@ impl Admission {
         if let Some(ip) = ip {
             self.count(ip, |count| *count -= 1);
         }
+    }
+
+    /// A core's connections in their handshake were so many, and are so many now.
+    pub(super) fn count_strangers(&self, before: u32, now: u32) {
+        if before != now {
+            // wraps on purpose: a count that shrinks adds its difference modulo 2^32
+            self.strangers.fetch_add(now.wrapping_sub(before), Ordering::Relaxed);
+        }
+    }
+
+    /// Connections in their handshake, over all cores.
+    pub(super) fn strangers(&self) -> u32 {
+        self.strangers.load(Ordering::Relaxed)
     }
 
     fn count(&self, ip: IpAddr, change: impl FnOnce(&mut u32)) -> u32 {

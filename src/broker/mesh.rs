@@ -82,6 +82,16 @@ impl Mesh {
         }
     }
 
+    /// How many cores there are.
+    pub(super) fn cores(&self) -> usize {
+        self.ports.len()
+    }
+
+    /// Wakes all other cores, at the broker's end.
+    pub(super) fn wake_all(&self) {
+        self.ports.iter().flatten().filter_map(|port| port.waker.as_ref()).for_each(Waker::wake);
+    }
+
     /// Puts an item on its way.
     pub(super) fn send(&mut self, core: u16, item: Item) {
         let port = self.ports[usize::from(core)].as_mut().expect("no core sends to itself");

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use super::admission::Admission;
@@ -353,11 +353,18 @@ impl Start {
         let _ = self.waker.send(reactor.waker());
         let Ok(wakers) = self.wakers.recv() else { return Ok(()) };
         self.mesh.set_wakers(&wakers);
+        let control = Arc::clone(&self.control);
         let mut shard = Shard::new(reactor, self.core_options, self.mesh, self.control, self.admission);
-        for (tag, listener) in self.listeners.into_iter().enumerate() {
-            shard.listen(listener, tag as u32).map_err(at(usize::from(core)))?;
-        }
-        shard.run().map_err(at(usize::from(core)))
+        let listening = self.listeners.into_iter().enumerate();
+        let mut tagged = listening.map(|(tag, listener)| (tag as u32, listener));
+        let ended = tagged.try_for_each(|(tag, listener)| shard.listen(listener, tag)).and_then(|()| shard.run());
+        ended.map_err(at(usize::from(core))).inspect_err(|error| {
+            // the others would go on moving connections to a core that is gone
+            error!(%error, "the broker ends");
+            control.abort();
+            control.leave();
+            wakers.iter().for_each(Waker::wake);
+        })
     }
 }
 

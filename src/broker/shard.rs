@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tracing::{debug, info, warn};
@@ -31,18 +31,27 @@ const RETRY_RING: Duration = Duration::from_micros(50);
 
 /// What all cores are asked to do.
 #[derive(Debug, Default)]
-pub(super) struct Control(AtomicU8);
+pub(super) struct Control {
+    asked: AtomicU8,
+    /// Cores whose connections have all ended. None leaves before all have: until then their links are served.
+    drained: AtomicUsize,
+}
 
 impl Control {
     const DRAIN: u8 = 1;
     const ABORT: u8 = 2;
 
     pub(super) fn drain(&self) {
-        self.0.fetch_max(Control::DRAIN, Ordering::Release);
+        self.asked.fetch_max(Control::DRAIN, Ordering::Release);
+    }
+
+    /// A core ended by a fault: nobody waits for it.
+    pub(super) fn leave(&self) {
+        self.drained.fetch_add(1, Ordering::AcqRel);
     }
 
     pub(super) fn abort(&self) {
-        self.0.fetch_max(Control::ABORT, Ordering::Release);
+        self.asked.fetch_max(Control::ABORT, Ordering::Release);
     }
 }
 
@@ -64,6 +73,9 @@ pub(super) struct Shard<R: Reactor> {
     paused: bool,
     /// A send was begun whose end something waits for.
     awaits_sends: bool,
+    said_drained: bool,
+    /// Connections in their handshake here, as the count over all cores knows.
+    strangers: u32,
 }
 
 impl<R: Reactor> Shard<R>
@@ -95,6 +107,8 @@ where
             now,
             paused: false,
             awaits_sends: false,
+            said_drained: false,
+            strangers: 0,
         }
     }
 
@@ -116,10 +130,23 @@ where
             self.obey();
             self.output();
             self.end_turn();
-            if self.core.is_drained() && !more && !self.mesh.is_congested() {
+            if self.all_drained() && !more {
                 return self.finish();
             }
         }
+    }
+
+    /// Whether every core has drained; says so of this one, once.
+    fn all_drained(&mut self) -> bool {
+        if !self.core.is_drained() {
+            return false;
+        }
+        if !self.said_drained {
+            self.said_drained = true;
+            self.control.drained.fetch_add(1, Ordering::AcqRel);
+            self.mesh.wake_all();
+        }
+        self.control.drained.load(Ordering::Acquire) >= self.mesh.cores()
     }
 
     /// How long this turn may sleep.
@@ -174,14 +201,13 @@ where
     fn accepted(&mut self, fd: OwnedFd) {
         let peer = Peer::of(&fd);
         let admitted = self.admission.enter(peer.ip);
-        let strangers = self.core.connections().1;
         let key = self.core.connected(self.now, peer.name);
         let sock = self.reactor.add(fd, key.pack());
         self.ips.insert(sock.0, peer.ip);
         self.core.attach(key, sock.0);
         if let Err(why) = admitted {
             self.core.refuse(key, Code::Overloaded, &why);
-        } else if strangers >= self.max_strangers {
+        } else if self.admission.strangers() >= self.max_strangers {
             self.core.refuse(key, Code::Overloaded, "too many connections without HELLO (max_unauthenticated)");
         }
     }
@@ -205,7 +231,7 @@ where
     }
 
     fn obey(&mut self) {
-        let asked = self.control.0.load(Ordering::Acquire);
+        let asked = self.control.asked.load(Ordering::Acquire);
         if asked <= self.obeyed {
             return;
         }
@@ -269,6 +295,9 @@ where
     }
 
     fn end_turn(&mut self) {
+        let strangers = self.core.connections().1;
+        self.admission.count_strangers(self.strangers, strangers);
+        self.strangers = strangers;
         let pool = self.reactor.pool();
         self.awaits_sends = self.core.end_turn(pool.free() < self.low, pool);
     }

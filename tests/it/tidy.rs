@@ -92,8 +92,9 @@ fn the_core_knows_no_clock_no_socket_and_no_chance() {
         "rustix",
     ];
     for room in ["src/broker/core", "src/client/session", "src/protocol", "src/base"] {
-        for file in sources(room) {
-            let code = code(&file);
+        // tests may roll dice; what they test may not
+        for file in sources(room).iter().filter(|file| !file.iter().any(|part| part == "tests")) {
+            let code = code(file);
             for word in words {
                 assert!(!code.contains(word), "{} uses {word}", file.display());
             }

@@ -9,6 +9,8 @@ struct Slot {
     bytes: Vec<u8>,
     generation: u32,
     count: Cell<u32>,
+    /// The turn it was leased in.
+    since: u64,
 }
 
 /// See the module's page.
@@ -20,7 +22,7 @@ pub(crate) struct Pool {
 
 impl Pool {
     /// Puts `bytes` into a free buffer. The caller owns one count.
-    pub(crate) fn lease(&mut self, bytes: Vec<u8>) -> Piece {
+    pub(crate) fn lease(&mut self, bytes: Vec<u8>, turn: u64) -> Piece {
         let index = self.free.get_mut().pop().unwrap_or_else(|| {
             self.slots.push(Slot::default());
             self.slots.len() as u32 - 1
@@ -29,6 +31,7 @@ impl Pool {
         assert_eq!(slot.count.get(), 0, "a leased buffer was on the free list");
         slot.generation += 1;
         slot.count.set(1);
+        slot.since = turn;
         let len = bytes.len() as u32;
         slot.bytes = bytes;
         Piece { buffer: index, generation: slot.generation, offset: 0, len }
@@ -37,6 +40,11 @@ impl Pool {
     /// How many buffers are leased.
     pub(crate) fn leased(&self) -> usize {
         self.slots.iter().filter(|slot| slot.count.get() > 0).count()
+    }
+
+    /// The turn in which the oldest lease began.
+    pub(crate) fn oldest(&self) -> Option<u64> {
+        self.slots.iter().filter(|slot| slot.count.get() > 0).map(|slot| slot.since).min()
     }
 
     fn slot(&self, piece: Piece) -> &Slot {

@@ -13,12 +13,12 @@ use corelay::base::limits::Limits;
 use corelay::broker::core::{Channel, Options};
 use corelay::protocol::{Flags, Role};
 
-use crate::model::{Client, Habits, Outcome, Shared};
+use crate::model::{Client, Habits, Shared};
 use crate::rng::Rng;
 use crate::world::{World, trace};
 
-/// Seeds run when nobody says how many: as many as take some ten seconds on two old cores.
-const SEEDS: u64 = 600;
+/// Seeds run when nobody says how many: as many as take five to ten seconds on two cores.
+const SEEDS: u64 = 3000;
 
 struct Run {
     world: World,
@@ -49,7 +49,7 @@ fn limits(rng: &mut Rng) -> Limits {
         queue_requests: rng.pick(&[0, 1, 5, 1000, 1000, 1000, 1000]),
         queue_bytes: rng.pick(&[10, 3000, 1 << 20, 1 << 20, 1 << 20]),
         connection_buffer: rng.pick(&[1, 300, 5000, 65_536]),
-        core_buffer: rng.pick(&[2000, 50_000, 50_000, 1 << 24, 1 << 24, 1 << 24, 1 << 24, 1 << 24, 1 << 24]),
+        core_buffer: rng.pick(&[10_000, 80_000, 80_000, 1 << 24, 1 << 24, 1 << 24, 1 << 24, 1 << 24, 1 << 24]),
         drain_timeout: rng.pick(&[ms(1), ms(200), ms(5000)]),
         ..Limits::default()
     }
@@ -64,8 +64,9 @@ impl Run {
         let mut of_their_own = Vec::new();
         for &id in channels.iter().filter(|_| cores > 1) {
             if !rng.one_in(3) {
-                let spread = cores;
-                of_their_own.push(Channel { id, spread, window: None, queue_requests: None, queue_bytes: None });
+                let spread = rng.range(2, usize::from(cores)) as u16;
+                let window = rng.pick(&[None, None, Some(3), Some(7000)]);
+                of_their_own.push(Channel { id, spread, window, queue_requests: None, queue_bytes: None });
             }
         }
         let options = Options {
@@ -78,15 +79,15 @@ impl Run {
             channels: of_their_own,
             copy_below: rng.pick(&[1, 40, 2048]),
         };
+        let smallest = options.channels.iter().filter_map(|channel| channel.window).min().unwrap_or(limits.window);
+        let smallest = smallest.min(limits.window) as usize;
         let mut world = World::new(&options);
         world.tracing = tracing;
         world.ring_items = rng.pick(&[1, 3, 50]);
         world.item_bytes = rng.pick(&[7, 300, 65_536]);
         world.pressed = rng.one_in(5);
         let shared = Shared {
-            max_body: rng
-                .pick(&[100, 5000, 3 * limits.window as usize + 10, 60_000])
-                .min(40 * limits.window as usize + 50),
+            max_body: rng.pick(&[100, 5000, 3 * limits.window as usize + 10, 60_000]).min(40 * smallest + 50),
             tainted: vec![false; channels.len()],
             default_timeout_ms: limits.default_timeout.as_millis() as u32,
             may_overload: true,
@@ -95,6 +96,7 @@ impl Run {
             ..Shared::default()
         };
         let steps = rng.pick(&[200, 1000, 1000, 5000]);
+        let steps = number("CORELAY_SIM_STEPS").map_or(steps, |steps| steps as usize);
         trace!(world, "{cores} cores, {steps} steps, {limits:?}");
         let drains = rng.one_in(5);
         Run { world, clients: Vec::new(), shared, rng, channels, limits, steps, drains }
@@ -129,7 +131,6 @@ impl Run {
     }
 
     fn step(&mut self) {
-        let sock = self.rng.below(self.world.socks.len().max(1));
         let shard = self.rng.below(self.world.shards.len());
         match self.rng.below(20) {
             0..=8 => {
@@ -147,7 +148,6 @@ impl Run {
             19 if self.rng.one_in(10) && self.clients.iter().filter(|client| !client.dead).count() < 9 => self.join(),
             _ => {
                 self.world.doze(shard);
-                let _ = sock;
             }
         }
     }
@@ -252,7 +252,7 @@ impl Run {
             assert!(round < 100_000, "the world does not come to rest");
             let mut moved = self.world.settle(usize::MAX);
             for client in 0..self.clients.len() {
-                moved |= self.clients[client].wind_up(&mut self.world, &mut self.shared, &mut self.rng);
+                moved |= self.clients[client].wind_up(&mut self.world, &mut self.shared);
             }
             for shard in 0..self.world.shards.len() {
                 moved |= self.world.doze(shard);

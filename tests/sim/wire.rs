@@ -307,6 +307,33 @@ impl World {
         self.inner.borrow().shards.iter().all(|shard| shard.core.is_drained())
     }
 
+    /// Ends everything at once.
+    pub(crate) fn abort(&self) {
+        let mut world = self.inner.borrow_mut();
+        let now = world.now;
+        for shard in &mut world.shards {
+            shard.core.abort(now);
+        }
+        drop(world);
+        self.settle();
+    }
+
+    /// A connection the listener refuses.
+    pub(crate) fn refuse(&self, code: Code, why: &str) -> Client {
+        let mut world = self.inner.borrow_mut();
+        let sock = world.connect(0);
+        let key = world.socks[sock].key;
+        world.shards[0].core.refuse(key, code, why);
+        drop(world);
+        self.settle();
+        Client { world: self.clone(), sock, rx: Rc::default() }
+    }
+
+    /// Receive buffers that are leased.
+    pub(crate) fn leased(&self) -> usize {
+        self.inner.borrow().shards.iter().map(|shard| shard.pool.leased()).sum()
+    }
+
     pub(crate) fn held(&self) -> usize {
         self.inner.borrow().shards.iter().map(|shard| shard.core.held()).sum()
     }
@@ -525,6 +552,16 @@ impl Client {
 
     pub(crate) fn is_open(&self) -> bool {
         !self.with(|sock| sock.is_over())
+    }
+
+    /// The broker has shut its side, and waits for this one.
+    pub(crate) fn expect_held(&self) {
+        assert!(self.with(|sock| sock.shut && !sock.gone), "the connection is not being closed");
+    }
+
+    /// The broker has closed for good; what it sent before may still arrive.
+    pub(crate) fn expect_gone(&self) {
+        assert!(self.with(|sock| sock.gone && !sock.aborted), "the connection was kept, or aborted");
     }
 
     /// The broker has dropped the connection without a word.

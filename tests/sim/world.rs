@@ -70,6 +70,7 @@ pub(crate) struct Shard {
     /// What other cores look at before they wake this one.
     sleeping: bool,
     pub(crate) reports: Vec<Action>,
+    turns: u64,
 }
 
 #[derive(Debug)]
@@ -133,6 +134,7 @@ impl World {
             sleep: Sleep::Awake,
             sleeping: false,
             reports: Vec::new(),
+            turns: 0,
         };
         World {
             now,
@@ -203,7 +205,7 @@ impl World {
         let (shard, key) = (s.shard, s.key);
         self.wake(shard);
         let shard = &mut self.shards[shard];
-        let piece = shard.pool.lease(bytes);
+        let piece = shard.pool.lease(bytes, shard.turns);
         shard.core.received(self.now, key, piece, &shard.pool);
         corelay::base::Leases::release(&shard.pool, piece);
         n
@@ -284,6 +286,8 @@ impl World {
         }
         let s = &mut self.shards[shard];
         s.core.end_turn(self.pressed, &s.pool);
+        s.turns += 1;
+        self.check_leases(shard);
         moved | self.push(shard)
     }
 
@@ -469,6 +473,16 @@ impl World {
             moved |= self.turn(shard, usize::MAX);
         }
         moved
+    }
+
+    /// Asserts that what the kernel has not got leaves the receive buffers soon, however slow its reader is.
+    fn check_leases(&self, shard: usize) {
+        let sending = self.socks.iter().any(|sock| sock.shard == shard && sock.batch.is_some());
+        let s = &self.shards[shard];
+        if let Some(since) = s.pool.oldest().filter(|_| !sending) {
+            // 16 turns in a stream's queue (LEASE_TURNS), and the one in which it is sent
+            assert!(s.turns - since <= 18, "a receive buffer was kept for {} turns", s.turns - since);
+        }
     }
 
     /// Asserts what must be true between any two steps.

@@ -3,7 +3,7 @@
 //! Requests wait in lanes, one for each consumer connection (behind a link: one for each origin), in order within
 //! a lane and round robin between lanes (§6).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 
 use foldhash::quality::RandomState;
 use slab::Slab;
@@ -30,8 +30,9 @@ pub(super) struct Channel {
     pub window: u32,
     pub queue_requests: u32,
     pub queue_bytes: usize,
-    /// Connections dealt to cores so far, on the home core of a spread channel.
-    pub dealt: u16,
+    /// Where the next consumer and the next provider are dealt to, on the home core of a spread channel. Counted each
+    /// for itself, so that neither kind heaps up on one core, and begun apart.
+    pub dealt: [u16; 2],
     /// Its connections may be on several cores.
     pub spread: bool,
     /// Connections on it here.
@@ -50,11 +51,14 @@ pub(super) struct Channel {
     pub remotes: Vec<Remote>,
     /// Capacity or use changed since the other cores were told.
     pub has_news: bool,
+    /// Capacity and use as the other cores were told last.
+    pub told: (u32, u32),
     pub queued: u32,
     pub queued_bytes: usize,
     lanes: Slab<Lane>,
     lane_of: HashMap<LaneKey, u32, RandomState>,
-    turn: VecDeque<u32>,
+    /// First and last lane in the line: each leads to the next.
+    line: Option<(u32, u32)>,
 }
 
 /// The requests of one connection that wait, oldest first: a list through [`super::request::Request::place`].
@@ -63,7 +67,12 @@ pub(super) struct Lane {
     pub key: LaneKey,
     pub first: Key,
     pub last: Key,
+    before: u32,
+    after: u32,
 }
+
+/// No lane.
+const NIL: u32 = u32::MAX;
 
 /// A waiting request's place in its lane.
 #[derive(Clone, Copy, Debug)]
@@ -80,7 +89,7 @@ impl Channel {
             window,
             queue_requests,
             queue_bytes,
-            dealt: 0,
+            dealt: [0, 1],
             spread: remotes > 0,
             connections: 0,
             requests: 0,
@@ -90,11 +99,12 @@ impl Channel {
             in_use: 0,
             remotes: vec![Remote::default(); remotes],
             has_news: false,
+            told: (0, 0),
             queued: 0,
             queued_bytes: 0,
             lanes: Slab::new(),
             lane_of: HashMap::default(),
-            turn: VecDeque::new(),
+            line: None,
         }
     }
 
@@ -114,12 +124,38 @@ impl Channel {
         Some((lane, self.lanes[lane as usize].last))
     }
 
-    /// Opens a lane with its first request.
+    /// Opens a lane with its first request, at the end of the line.
     pub(super) fn open_lane(&mut self, key: LaneKey, request: Key) -> u32 {
-        let lane = self.lanes.insert(Lane { key, first: request, last: request }) as u32;
+        let lane = self.lanes.insert(Lane { key, first: request, last: request, before: NIL, after: NIL }) as u32;
         self.lane_of.insert(key, lane);
-        self.turn.push_back(lane);
+        self.line_up(lane);
         lane
+    }
+
+    /// Puts a lane that is not in the line at its end.
+    fn line_up(&mut self, lane: u32) {
+        let last = self.line.map_or(NIL, |(_, last)| last);
+        let state = &mut self.lanes[lane as usize];
+        (state.before, state.after) = (last, NIL);
+        if last != NIL {
+            self.lanes[last as usize].after = lane;
+        }
+        self.line = Some((self.line.map_or(lane, |(first, _)| first), lane));
+    }
+
+    /// Takes a lane out of the line.
+    fn step_out(&mut self, lane: u32) {
+        let Lane { before, after, .. } = self.lanes[lane as usize];
+        let (first, last) = self.line.expect("the lane is in the line");
+        if before != NIL {
+            self.lanes[before as usize].after = after;
+        }
+        if after != NIL {
+            self.lanes[after as usize].before = before;
+        }
+        let first = if first == lane { after } else { first };
+        let last = if last == lane { before } else { last };
+        self.line = (first != NIL).then_some((first, last));
     }
 
     pub(super) fn set_last(&mut self, lane: u32, last: Key) {
@@ -132,16 +168,16 @@ impl Channel {
 
     /// Closes a lane that has become empty.
     pub(super) fn close_lane(&mut self, lane: u32) {
+        self.step_out(lane);
         let lane_key = self.lanes.remove(lane as usize).key;
         self.lane_of.remove(&lane_key);
-        // the slot may be let again before its turn comes: a stale turn entry would serve the new lane twice
-        self.turn.retain(|&waiting| waiting != lane);
     }
 
     /// The oldest request of the lane whose turn it is; the lane goes to the end of the line.
     pub(super) fn next_in_turn(&mut self) -> Option<Key> {
-        let lane = self.turn.pop_front()?;
-        self.turn.push_back(lane);
+        let (lane, _) = self.line?;
+        self.step_out(lane);
+        self.line_up(lane);
         Some(self.lanes[lane as usize].first)
     }
 }

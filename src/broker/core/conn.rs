@@ -72,6 +72,8 @@ pub(super) struct Conn {
     /// Ids picked here (providers and links out): slot + 1 is the stream id.
     pub assigned: Slab<Assigned>,
     pub tenancies: u32,
+    /// How many of them stand for a request that has not ended here.
+    pub working: u32,
     pub max_concurrent: u32,
     /// Requests counted against max_concurrent.
     pub in_use: u32,
@@ -87,15 +89,13 @@ pub(super) struct Conn {
     pub goes: bool,
     /// The reactor was told to keep receiving.
     pub receiving: bool,
-    /// Came from another core: nothing is received before what it brought is looked at.
-    pub moved: bool,
     /// Provoked more frames than it reads; about to be closed.
     pub flooded: bool,
     /// Accepted, and once closing: since when.
     pub since: Time,
     pub last_received: Time,
-    /// PINGs sent since something was received.
-    pub pings: u32,
+    /// When a PING was sent, if nothing has been received since.
+    pub pinged: Option<Time>,
     /// What is left of the peer's budget of PINGs, in thousandths, and when it was counted.
     pub ping_budget: u32,
     pub ping_counted: Time,
@@ -134,6 +134,7 @@ impl Conn {
             opened: OpenedStreams::default(),
             assigned: Slab::new(),
             tenancies: 0,
+            working: 0,
             max_concurrent: 0,
             in_use: 0,
             overdue: 0,
@@ -143,10 +144,9 @@ impl Conn {
             goes: false,
             receiving: false,
             flooded: false,
-            moved: false,
             since: now,
             last_received: now,
-            pings: 0,
+            pinged: None,
             ping_budget: PING_BURST * 1000,
             ping_counted: now,
             timer: None,
@@ -178,7 +178,7 @@ impl Conn {
 
     /// Nothing is in progress on it.
     pub(super) fn is_idle(&self) -> bool {
-        self.opened.active() == 0 && self.assigned.iter().all(|(_, assigned)| assigned.request.is_none())
+        self.opened.active() == 0 && self.working == 0
     }
 }
 

@@ -118,6 +118,7 @@ impl Core {
             provider: None,
             provider_done: false,
             handed: false,
+            ending_there: None,
             answering: false,
             deadline: self.now + timeout,
             timer: None,
@@ -191,7 +192,7 @@ impl Core {
             self.keep_for_retry(key, body);
         }
         let request = self.requests.get_mut(key).expect("as above");
-        if request.provider_done {
+        if request.provider_done || request.ending_there.is_some() {
             // the answer is on its way out; nobody wants these bytes any more
             self.counters.bytes_discarded += body.len() as u64;
             request.up.received_end |= end;
@@ -230,11 +231,18 @@ impl Core {
                 self.requests.get_mut(request).expect("an active stream's request").up.received_end = true;
                 // a consumer may only cancel; another core passes its reason on
                 let code = if conn.side == Side::Consumer { None } else { Code::from_wire(code) };
-                self.end_request(request, code.unwrap_or(Code::Cancelled), "cancelled by the consumer");
+                let code = code.unwrap_or(Code::Cancelled);
+                if !self.end_over_there(request, code) {
+                    let text = if code == Code::Deadline { DEADLINE } else { "cancelled by the consumer" };
+                    self.end_request(request, code, text);
+                }
             }
         }
     }
 }
+
+/// What is said of a request whose deadline passed.
+pub(super) const DEADLINE: &str = "the request's timeout passed";
 
 /// Checks a header block with its size in front; empty for none.
 pub(super) fn check_block(block: &[u8]) -> Result<(), Violation> {

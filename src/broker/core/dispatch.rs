@@ -29,7 +29,7 @@ impl Core {
 
     /// Of two available providers picked at random, the one with the smaller share in use.
     #[inline]
-    fn pick(&mut self, channel: u32) -> Option<Key> {
+    pub(super) fn pick(&mut self, channel: u32) -> Option<Key> {
         let n = self.channels[channel as usize].available.len();
         if n <= 1 {
             return self.channels[channel as usize].available.first().copied();
@@ -76,6 +76,7 @@ impl Core {
         conn.tenancies = conn.tenancies.wrapping_add(1);
         let tenancy = conn.tenancies;
         let assigned = Assigned { request: Some(request), granted: 0, begun: false, counted, tenancy };
+        conn.working += 1;
         conn.assigned.insert(assigned) as u32 + 1
     }
 

@@ -107,9 +107,9 @@ impl Core {
         if matches!(conn.phase, Phase::Closing | Phase::Lingering) {
             return;
         }
-        if conn.phase == Phase::Hello && self.options.cores > 1 {
+        if conn.phase == Phase::Hello {
             // received on by single receives so far, and perhaps none is out: its FIN would go unnoticed
-            self.actions.push_back(Action::Receive(conn.handle));
+            self.keep_receiving(key);
         }
         self.detach(key);
         let conn = self.conns.get_mut(key).expect("looked up above");
@@ -134,8 +134,6 @@ impl Core {
         conn.since = now;
         let handle = conn.handle;
         self.actions.push_back(Action::ShutdownWrite(handle));
-        // one refused in its handshake may have no receive armed, and its FIN would go unseen
-        self.keep_receiving(key);
         self.rearm(key);
     }
 

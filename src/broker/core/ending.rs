@@ -112,8 +112,10 @@ impl Core {
     }
 
     fn release_provider(&mut self, provider: Key, stream: u32, opened: bool, granted: u32, cancel: Option<Code>) {
+        self.prune_grace();
         let slot = stream as usize - 1;
         let conn = self.conns.get_mut(provider).expect("a request's provider is connected");
+        conn.working -= 1;
         if !opened {
             // it has heard nothing of the request
             let assigned = conn.assigned.remove(slot);

@@ -87,6 +87,24 @@ pub(super) struct Flow {
 }
 
 impl Flow {
+    /// A direction received whole in one frame, and staged whole.
+    pub(super) const WHOLE: Flow = Flow {
+        granted: 0,
+        owed: 0,
+        uncredited: 0,
+        credited: 0,
+        credit: 0,
+        deficit: 0,
+        begun: true,
+        received_end: true,
+        opened: true,
+        ended: true,
+        in_ring: false,
+        head: None,
+        trailer: None,
+        queue: ByteQueue(None),
+    };
+
     /// Something could be staged now: bytes within credit, the opening frame, or the end.
     pub(super) fn is_ready(&self) -> bool {
         if self.ended || !self.begun {
@@ -116,10 +134,14 @@ impl Flow {
     }
 }
 
-/// Bytes in order, as chunks on the heap or as leased pieces.
+/// Bytes in order, as chunks on the heap or as leased pieces. Takes one word until something is queued: most requests
+/// never queue a byte, and the table of requests is what the caches hold.
 #[derive(Debug, Default)]
-pub(super) struct ByteQueue {
-    chunks: VecDeque<Chunk>,
+pub(super) struct ByteQueue(Option<Box<Chunks>>);
+
+#[derive(Debug, Default)]
+struct Chunks {
+    list: VecDeque<Chunk>,
     len: usize,
     heap: usize,
     leased: usize,
@@ -141,30 +163,79 @@ const MIN_CHUNK: usize = 512;
 const MAX_CHUNK: usize = 4 * 1024;
 
 impl ByteQueue {
+    #[inline]
     pub(super) fn len(&self) -> usize {
-        self.len
+        self.0.as_ref().map_or(0, |chunks| chunks.len)
     }
 
+    #[inline]
     pub(super) fn is_empty(&self) -> bool {
-        self.len == 0
+        self.len() == 0
     }
 
     /// Bytes of heap memory held, allocated but unused ones included: what `core_buffer` counts.
+    #[inline]
     pub(super) fn heap(&self) -> usize {
-        self.heap
+        self.0.as_ref().map_or(0, |chunks| chunks.heap)
     }
 
     pub(super) fn has_leases(&self) -> bool {
-        self.leased > 0
+        self.0.as_ref().is_some_and(|chunks| chunks.leased > 0)
     }
 
     pub(super) fn push_copy(&mut self, bytes: &[u8]) {
-        if bytes.is_empty() {
-            return;
+        if !bytes.is_empty() {
+            self.0.get_or_insert_default().push_copy(bytes);
         }
+    }
+
+    /// Appends a piece; the queue now owns one count of its lease.
+    pub(super) fn push_lease(&mut self, piece: Piece) {
+        let chunks = self.0.get_or_insert_default();
+        chunks.len += piece.len as usize;
+        chunks.leased += 1;
+        chunks.list.push_back(Chunk::Lease(piece));
+    }
+
+    /// Takes up to `max` bytes from the front, as one stretch. `retain` is called where a piece is split in two.
+    pub(super) fn pop(&mut self, max: usize, retain: impl FnOnce(Piece)) -> Option<Chunk> {
+        if max == 0 {
+            return None;
+        }
+        self.0.as_mut()?.pop(max, retain)
+    }
+
+    /// Copies all leased pieces to the heap and gives their leases back.
+    pub(super) fn settle(&mut self, leases: &impl Leases) {
+        let Some(chunks) = &mut self.0 else { return };
+        for chunk in &mut chunks.list {
+            if let Chunk::Lease(piece) = *chunk {
+                let bytes = leases.bytes(piece).to_vec();
+                chunks.heap += bytes.capacity();
+                leases.release(piece);
+                *chunk = Chunk::Heap { bytes, offset: 0 };
+            }
+        }
+        chunks.leased = 0;
+    }
+
+    /// Empties the queue; leases go to `released`.
+    #[inline]
+    pub(super) fn clear(&mut self, released: &mut Vec<Piece>) {
+        let Some(chunks) = self.0.take() else { return };
+        for chunk in chunks.list {
+            if let Chunk::Lease(piece) = chunk {
+                released.push(piece);
+            }
+        }
+    }
+}
+
+impl Chunks {
+    fn push_copy(&mut self, bytes: &[u8]) {
         self.len += bytes.len();
         let mut size = MIN_CHUNK;
-        if let Some(Chunk::Heap { bytes: last, .. }) = self.chunks.back_mut() {
+        if let Some(Chunk::Heap { bytes: last, .. }) = self.list.back_mut() {
             if last.capacity() - last.len() >= bytes.len() {
                 return last.extend_from_slice(bytes);
             }
@@ -173,26 +244,15 @@ impl ByteQueue {
         let mut chunk = Vec::with_capacity(bytes.len().max(size));
         chunk.extend_from_slice(bytes);
         self.heap += chunk.capacity();
-        self.chunks.push_back(Chunk::Heap { bytes: chunk, offset: 0 });
+        self.list.push_back(Chunk::Heap { bytes: chunk, offset: 0 });
     }
 
-    /// Appends a piece; the queue now owns one count of its lease.
-    pub(super) fn push_lease(&mut self, piece: Piece) {
-        self.len += piece.len as usize;
-        self.leased += 1;
-        self.chunks.push_back(Chunk::Lease(piece));
-    }
-
-    /// Takes up to `max` bytes from the front, as one stretch. `retain` is called where a piece is split in two.
-    pub(super) fn pop(&mut self, max: usize, retain: impl FnOnce(Piece)) -> Option<Chunk> {
-        if max == 0 {
-            return None;
-        }
-        let front = self.chunks.pop_front()?;
+    fn pop(&mut self, max: usize, retain: impl FnOnce(Piece)) -> Option<Chunk> {
+        let front = self.list.pop_front()?;
         match front {
             Chunk::Lease(piece) if piece.len as usize > max => {
                 retain(piece);
-                self.chunks.push_front(Chunk::Lease(piece.part(max, piece.len as usize - max)));
+                self.list.push_front(Chunk::Lease(piece.part(max, piece.len as usize - max)));
                 self.len -= max;
                 Some(Chunk::Lease(piece.part(0, max)))
             }
@@ -203,7 +263,7 @@ impl ByteQueue {
             }
             Chunk::Heap { bytes, offset } if bytes.len() - offset > max => {
                 let part = bytes[offset..offset + max].to_vec();
-                self.chunks.push_front(Chunk::Heap { bytes, offset: offset + max });
+                self.list.push_front(Chunk::Heap { bytes, offset: offset + max });
                 self.len -= max;
                 Some(Chunk::Heap { bytes: part, offset: 0 })
             }
@@ -213,29 +273,6 @@ impl ByteQueue {
                 Some(Chunk::Heap { bytes, offset })
             }
         }
-    }
-
-    /// Copies all leased pieces to the heap and gives their leases back.
-    pub(super) fn settle(&mut self, leases: &impl Leases) {
-        for chunk in &mut self.chunks {
-            if let Chunk::Lease(piece) = *chunk {
-                let bytes = leases.bytes(piece).to_vec();
-                self.heap += bytes.capacity();
-                leases.release(piece);
-                *chunk = Chunk::Heap { bytes, offset: 0 };
-            }
-        }
-        self.leased = 0;
-    }
-
-    /// Empties the queue; leases go to `released`.
-    pub(super) fn clear(&mut self, released: &mut Vec<Piece>) {
-        for chunk in self.chunks.drain(..) {
-            if let Chunk::Lease(piece) = chunk {
-                released.push(piece);
-            }
-        }
-        (self.len, self.heap, self.leased) = (0, 0, 0);
     }
 }
 

@@ -53,7 +53,7 @@ impl Core {
         if self.draining.is_some() {
             return Err(Violation::new(Code::Draining, "the broker is shutting down"));
         }
-        let target = self.place(hello.channel, dealt);
+        let target = self.place(&hello, dealt);
         if target.core != self.options.core {
             self.move_out(key, all, target);
             return Ok(None);
@@ -63,7 +63,8 @@ impl Core {
     }
 
     /// Which core a connection on this channel goes to next.
-    fn place(&mut self, channel: ChannelId, dealt: bool) -> Target {
+    fn place(&mut self, hello: &Hello, dealt: bool) -> Target {
+        let channel = hello.channel;
         let cores = self.options.cores;
         let hash = FixedState::with_seed(self.options.secret).hash_one(channel);
         let home = (hash % u64::from(cores)) as u16;
@@ -75,18 +76,18 @@ impl Core {
         if home != self.options.core {
             return Target { core: home, dealt: false };
         }
-        // the home core deals: one counter, so that two providers never land on one core while another has none
-        let index = self.deal(channel);
+        // one core deals them all: if each dealt what it accepted, two providers might land on one core
+        let index = self.deal(channel, hello.role);
         Target { core: (home + index % spread) % cores, dealt: true }
     }
 
-    fn deal(&mut self, channel: ChannelId) -> u16 {
+    fn deal(&mut self, channel: ChannelId, role: Role) -> u16 {
         let index = self.channel_index(channel);
-        let state = &mut self.channels[index as usize];
-        let dealt = state.dealt;
-        state.dealt = dealt.wrapping_add(1);
+        let dealt = &mut self.channels[index as usize].dealt[usize::from(role == Role::Provider)];
+        let this = *dealt;
+        *dealt = this.wrapping_add(1);
         self.drop_unused(index);
-        dealt
+        this
     }
 
     fn move_out(&mut self, key: Key, all: &[u8], target: Target) {

@@ -9,6 +9,9 @@
 //!   0xC1 CAPACITY       channel (16), capacity u32, in use u32: the sender's providers of a spread channel
 //! ```
 //!
+//! Whether a request's work may have begun is known where its provider is. So a cancel, and a deadline that passes, of
+//! a request on another core go there first, and its ERROR, with STARTED or without, is what the consumer gets.
+//!
 //! Credit crosses unspent: a link's sender grants its own source only what the far side has granted it, so that a
 //! direction holds one window in all, however many cores it crosses.
 
@@ -18,10 +21,11 @@ use foldhash::quality::FixedState;
 
 use super::conn::{Conn, Phase, Side};
 use super::consumer::{Opening, check_block};
+use super::flow::Dir;
 use super::rx::Violation;
 use super::{Core, Key};
 use crate::base::ChannelId;
-use crate::protocol::{HEADER_LEN, Header, REQUEST_ID_LEN};
+use crate::protocol::{Code, FrameType, HEADER_LEN, Header, REQUEST_ID_LEN};
 
 /// LINK_REQUEST.
 pub(super) const REQUEST: u8 = 0xC0;
@@ -103,9 +107,45 @@ impl Core {
         let had = remote.capacity > 0;
         (remote.capacity, remote.in_use) = (capacity, in_use);
         // what waits here without a provider of its own goes where there is one, or learns that there is none left
-        if state.providers == 0 && state.queued > 0 && (capacity > 0 || had) {
+        if state.providers > 0 || state.queued == 0 {
+            return;
+        }
+        if capacity > 0 {
+            self.pass_on_queued(channel, capacity.saturating_sub(in_use));
+        } else if had {
             self.no_provider_left(channel);
         }
+    }
+
+    /// Hands waiting requests to cores with providers, as many as there is room for: the rest waits here, where it was
+    /// let in, for the news of the next slot freed.
+    fn pass_on_queued(&mut self, channel: u32, room: u32) {
+        for _ in 0..room {
+            let Some(request) = self.channels[channel as usize].next_in_turn() else { return };
+            let Some(core) = self.choose_core(request) else { return };
+            self.unqueue(request);
+            self.assign_link(request, core);
+            self.enlist(request, Dir::Up);
+        }
+    }
+
+    /// Has the core that works on a request end it, if that is another one: its terminal frame will say whether the
+    /// work may have begun.
+    pub(super) fn end_over_there(&mut self, request: Key, code: Code) -> bool {
+        let state = self.requests.get_mut(request).expect("looked up by the caller");
+        let Some((link, stream)) = state.provider else { return false };
+        let conn = self.conns.get(link).expect("a request's provider is connected");
+        if !conn.side.is_link() || !state.up.opened || state.consumer.is_none() {
+            return false;
+        }
+        if state.ending_there.replace(code).is_none() {
+            self.held -= state.up.queue.heap();
+            state.up.queue.clear(&mut self.released);
+            state.up.ended = true;
+            self.drop_replay(request);
+            self.stage_frame(link, &Header::new(FrameType::Cancel, stream).code(code).encode());
+        }
+        true
     }
 
     /// Which other core a request is handed to: chosen once, by the keyed hash of its id, of two cores with
@@ -172,8 +212,13 @@ impl Core {
             let state = &mut self.channels[channel as usize];
             state.has_news = false;
             let capacity = if state.providers > 0 { state.capacity } else { 0 };
+            let told = (capacity, state.in_use + state.queued);
+            if !is_news(state.told, told) {
+                continue;
+            }
+            state.told = told;
             let mut frame = [0; HEADER_LEN + CAPACITY_LEN];
-            let header = Header { kind: CAPACITY, ..Header::new(crate::protocol::FrameType::Hello, 0) };
+            let header = Header { kind: CAPACITY, ..Header::new(FrameType::Hello, 0) };
             frame[..HEADER_LEN].copy_from_slice(&header.length(CAPACITY_LEN as u32).encode());
             frame[HEADER_LEN..][..16].copy_from_slice(state.id.as_bytes());
             frame[HEADER_LEN + 16..][..4].copy_from_slice(&capacity.to_le_bytes());
@@ -187,4 +232,17 @@ impl Core {
             }
         }
     }
+}
+
+/// Whether the others are to hear of this capacity and use: each frame wakes a core that sleeps, so only what could
+/// change its choices is told.
+fn is_news((capacity, in_use): (u32, u32), (new_capacity, new_in_use): (u32, u32)) -> bool {
+    let is_full = |capacity, in_use| in_use >= capacity;
+    capacity != new_capacity
+        || is_full(capacity, in_use)
+        || is_full(new_capacity, new_in_use)
+        || (new_in_use == 0) != (in_use == 0)
+        // others may hold requests back until there is room
+        || new_in_use < in_use && in_use > capacity / 2
+        || in_use.abs_diff(new_in_use) > capacity / 8
 }

@@ -5,16 +5,23 @@ use crate::base::Key;
 use crate::protocol::Code;
 
 impl Core {
-    /// Ends what holds most until the bound is kept (§4).
+    /// Ends what holds most until the bound is kept (§4), with a little room below it, so that one look at all
+    /// requests pays for many bytes.
     pub(super) fn shed(&mut self) {
-        while self.held > self.options.limits.core_buffer {
-            let most = self.requests.iter().map(|(key, request)| (request.heap(), key)).max();
-            match most {
-                Some((bytes, key)) if bytes > 0 => self.shed_request(key, bytes),
-                _ if self.shed_connection() => {}
-                _ => return,
+        let bound = self.options.limits.core_buffer;
+        let target = bound - bound / 64;
+        let mut all: Vec<(usize, Key)> = self.requests.iter().map(|(key, request)| (request.heap(), key)).collect();
+        all.sort_unstable_by(|a, b| b.cmp(a));
+        for (bytes, key) in all {
+            if self.held <= target {
+                return;
+            }
+            // ending one may have ended others
+            if self.requests.get(key).is_some() {
+                self.shed_request(key, bytes);
             }
         }
+        while self.held > bound && self.shed_connection() {}
     }
 
     fn shed_request(&mut self, key: Key, bytes: usize) {

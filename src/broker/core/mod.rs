@@ -15,6 +15,7 @@
 //! | `conn`, `streams` | a connection's state; which stream ids are in use |
 //! | `handshake` | HELLO, home cores, WELCOME |
 //! | `consumer`, `provider`, `control` | what each frame does |
+//! | `short` | the same for the small frames most traffic is made of, in one pass |
 //! | `dispatch`, `channel` | which provider a request goes to, and how it waits |
 //! | `flow`, `outbox`, `output` | credit, and what leaves in which order |
 //! | `request`, `ending` | a request's states, and every way it can end |
@@ -42,6 +43,7 @@ mod output;
 mod provider;
 mod request;
 mod rx;
+mod short;
 mod snapshot;
 mod streams;
 mod timers;
@@ -210,14 +212,12 @@ impl Core {
         key
     }
 
-    /// The reactor's name for a new connection; it is used in every [`Action`] on it. Receiving begins; on one that
-    /// was moved here, once [`Core::received_moved`] has looked at what it brought: it may have to move again.
+    /// The reactor's name for a new connection; it is used in every [`Action`] on it. Receiving begins.
     pub fn attach(&mut self, key: Key, handle: u64) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         conn.handle = handle;
         match conn.phase {
             // until HELLO is read the connection may move, so nothing may be in flight on it between two receives
-            Phase::Hello if conn.moved => {}
             Phase::Hello if self.options.cores > 1 => self.actions.push_back(Action::ReceiveOnce(handle)),
             _ => self.keep_receiving(key),
         }
@@ -234,9 +234,7 @@ impl Core {
     /// A connection that another core's [`Action::Move`] sent here. Tell its handle with [`Core::attach_moved`].
     pub fn moved_in(&mut self, now: Time, moved: &Moved) -> Key {
         self.now = now;
-        let key = self.stranger(moved.since, moved.peer.clone());
-        self.conns.get_mut(key).expect("just inserted").moved = true;
-        key
+        self.stranger(moved.since, moved.peer.clone())
     }
 
     /// The reactor's name for a moved connection. The bytes it brought with it are looked at, and may move it on:
@@ -274,7 +272,7 @@ impl Core {
     fn input<L: Leases>(&mut self, key: Key, bytes: &[u8], piece: Option<Piece>, leases: &L, dealt: bool) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         conn.last_received = self.now;
-        conn.pings = 0;
+        conn.pinged = None;
         let (side, phase) = (conn.side, conn.phase);
         match phase {
             Phase::Closing | Phase::Lingering => return,
@@ -287,9 +285,6 @@ impl Core {
             self.violation(key, &violation);
         }
         self.scratch = store;
-        if self.held > self.options.limits.core_buffer {
-            self.shed();
-        }
     }
 
     /// Takes all frames out of `bytes`.
@@ -313,10 +308,26 @@ impl Core {
             }
             let check = |header: &crate::protocol::Header| check_header(header, side, Phase::Open, max_frame);
             let (used, found) = conn.rx.next(&bytes[at..], store, check, side)?;
-            let start = at;
             at += used;
             match found {
                 Found::More | Found::Skipped => {}
+                Found::Frame { header, head, body } => {
+                    self.counters.frames_received += 1;
+                    unopened = None;
+                    let short = match side {
+                        Side::Consumer if header.kind == FrameType::Request as u8 => {
+                            self.short_request(key, &header, head, body)
+                        }
+                        Side::Provider if header.kind == FrameType::Response as u8 => {
+                            self.short_response(key, &header, body)
+                        }
+                        _ => false,
+                    };
+                    if !short && self.head(key, side, &header, head)? {
+                        let body = self.body_at(body, at - body.len(), piece);
+                        self.body(key, side, &header, body, true, leases)?;
+                    }
+                }
                 Found::Head { header, head } => {
                     self.counters.frames_received += 1;
                     unopened = None;
@@ -330,8 +341,8 @@ impl Core {
                 }
                 Found::Body { header, bytes: body, last } => {
                     unopened = None;
-                    let piece = piece.map(|piece| piece.part(start, body.len()));
-                    self.body(key, side, &header, Body { bytes: body, piece }, last, leases)?;
+                    let body = self.body_at(body, at - body.len(), piece);
+                    self.body(key, side, &header, body, last, leases)?;
                 }
             }
         }
@@ -341,6 +352,13 @@ impl Core {
         }
         self.note_partial(key);
         Ok(())
+    }
+
+    /// Body bytes found at this offset of the input: a piece of its buffer, where they are worth a reference.
+    #[inline]
+    fn body_at<'a>(&self, bytes: &'a [u8], at: usize, input: Option<Piece>) -> Body<'a> {
+        let worth = input.filter(|_| bytes.len() >= self.options.copy_below);
+        Body { bytes, piece: worth.map(|piece| piece.part(at, bytes.len())) }
     }
 
     /// A frame's head is whole. Says whether a body follows (perhaps empty).

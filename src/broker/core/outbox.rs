@@ -109,6 +109,12 @@ impl Outbox {
             self.staged.extend_from_slice(part);
         }
         let len = self.staged.len() - before;
+        self.staged_more(len);
+    }
+
+    /// Notes that `staged` has grown by so much.
+    #[inline]
+    fn staged_more(&mut self, len: usize) {
         self.waiting += len;
         self.staged_to += len as u64;
         match self.segments.last_mut() {
@@ -118,18 +124,34 @@ impl Outbox {
         }
     }
 
+    /// Appends a small frame: its head and a copied body.
+    #[inline]
+    pub(super) fn stage_small<const N: usize>(&mut self, spare: &mut Spare, head: &[u8; N], body: &[u8]) {
+        if self.staged.capacity() == 0 {
+            self.staged = spare.take();
+        }
+        let len = N + body.len();
+        self.staged.reserve(len);
+        self.staged.extend_from_slice(head);
+        self.staged.extend_from_slice(body);
+        self.staged_more(len);
+    }
+
     /// Appends a leased piece; the outbox now owns one count of it.
-    pub(super) fn lease(&mut self, piece: Piece) {
-        self.segment(Segment::Lease(piece), piece.len as usize);
+    pub(super) fn lease(&mut self, spare: &mut Spare, piece: Piece) {
+        self.segment(spare, Segment::Lease(piece), piece.len as usize);
     }
 
     /// Appends a heap chunk without copying it.
-    pub(super) fn heap(&mut self, chunk: Vec<u8>, offset: usize) {
+    pub(super) fn heap(&mut self, spare: &mut Spare, chunk: Vec<u8>, offset: usize) {
         let len = chunk.len() - offset;
-        self.segment(Segment::Heap { chunk, offset: offset as u32 }, len);
+        self.segment(spare, Segment::Heap { chunk, offset: offset as u32 }, len);
     }
 
-    fn segment(&mut self, segment: Segment, len: usize) {
+    fn segment(&mut self, spare: &mut Spare, segment: Segment, len: usize) {
+        if self.segments.capacity() == 0 {
+            self.segments = spare.segments.pop().unwrap_or_default();
+        }
         if self.segments.is_empty() && !self.staged.is_empty() {
             self.segments.push(Segment::Staged { len: self.staged.len() as u32 });
         }
@@ -225,9 +247,11 @@ impl Outbox {
         self.blocked_since = None;
     }
 
-    /// The batch the socket did not take whole, to move its leases off the receive buffers.
-    pub(super) fn parked_mut(&mut self) -> Option<&mut Batch> {
-        self.parked.as_mut()
+    /// Everything that waits for a full socket, to move its leases off the receive buffers: the batch it did not
+    /// take whole, and what was staged behind it meanwhile.
+    pub(super) fn stuck_segments(&mut self) -> impl Iterator<Item = &mut Segment> {
+        let parked = self.parked.as_mut().map(|batch| &mut batch.segments);
+        parked.into_iter().flatten().chain(&mut self.segments)
     }
 
     /// Takes everything apart at the connection's end.

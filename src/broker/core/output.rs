@@ -6,12 +6,14 @@ use super::outbox::Mark;
 use super::rx::Violation;
 use super::{Action, Core, LinkKind, Output, link};
 use crate::base::{Batch, Key, Leases, Segment, Time};
-use crate::protocol::{Code, Flags, FrameType, Header, REQUEST_ID_LEN, clip_text};
+use crate::protocol::{Code, Flags, FrameType, HEADER_LEN, Header, MAX_TEXT, REQUEST_ID_LEN, clip_text};
 
 /// Bytes a stream may send in its turn before the next one's (deficit round robin).
 const QUANTUM: u32 = 16 * 1024;
-/// Leased pieces leave a stream's queue within so many turns, or are copied to the heap.
-const LEASE_TURNS: u64 = 2;
+/// Leased pieces leave a stream's queue within so many turns, or are copied to the heap. A connection takes
+/// `connection_buffer` a turn, and turns without sleep are short: with a dozen streams of 64 KiB on one connection the
+/// last waits this long. When buffers run low nothing waits (`pressed`).
+const LEASE_TURNS: u64 = 16;
 
 impl Core {
     /// Passes body bytes on to the other side: staged at once where there is room and credit, else queued.
@@ -126,7 +128,7 @@ impl Core {
         let conn = self.conns.get_mut(target).expect("a request's target is connected");
         let channel = &self.channels[request.channel as usize];
         let (id, flags, hops, origin) = (request.id, request.flags, request.hops, request.origin);
-        let left = request.deadline - self.now;
+        let left = request.deadline.millis_since(self.now);
         let flow = request.flow(dir);
         let end = Flags::END.only_if(last);
         if flow.opened {
@@ -144,7 +146,7 @@ impl Core {
                 }
                 Dir::Up => {
                     // what is left, rounded up: 0 would mean the default
-                    let ms = left.as_nanos().div_ceil(1_000_000).max(1) as u32;
+                    let ms = left.max(1) as u32;
                     let keep = Flags::ONEWAY.0 | Flags::RETRY.0 | Flags::WAIT.0;
                     let header = Header::new(FrameType::Request, stream).arg(ms).flags(end | Flags(flags.0 & keep));
                     if conn.side.is_link() {
@@ -162,8 +164,8 @@ impl Core {
         }
         match chunk {
             None => {}
-            Some(Chunk::Lease(piece)) => conn.out.lease(piece),
-            Some(Chunk::Heap { bytes, offset }) => conn.out.heap(bytes, offset),
+            Some(Chunk::Lease(piece)) => conn.out.lease(&mut self.spare, piece),
+            Some(Chunk::Heap { bytes, offset }) => conn.out.heap(&mut self.spare, bytes, offset),
         }
         flow.credit -= len as u32;
         flow.ended |= last;
@@ -305,10 +307,15 @@ impl Core {
     /// Frames that no credit bounds were staged: a peer that provokes them and does not read is cut off.
     fn staged_unasked(&mut self, target: Key) {
         let limits = &self.options.limits;
-        // every stream may end in an ERROR with a full text, beyond what is staged of bodies
-        let bound = limits.connection_buffer + limits.max_streams as usize * 256 + 64 * 1024;
         let conn = self.conns.get_mut(target).expect("looked up by the caller");
-        if conn.out.unbounded() > bound && !conn.side.is_link() && !conn.flooded {
+        // what leaves at the end of the turn is no flood, however much it is; of what stays, each stream may owe one
+        // ERROR with a full text, or one CANCEL
+        let owed = match conn.side {
+            Side::Provider => 2 * HEADER_LEN * (conn.assigned.len() + conn.max_concurrent.min(1 << 16) as usize),
+            _ => limits.max_streams as usize * (HEADER_LEN + MAX_TEXT),
+        };
+        let bound = limits.connection_buffer + owed + 64 * 1024;
+        if conn.out.is_blocked() && conn.out.unbounded() > bound && !conn.side.is_link() && !conn.flooded {
             conn.flooded = true;
             self.flooded.push(target);
         }
@@ -356,12 +363,14 @@ impl Core {
                 self.fill(key, leases);
             }
             let Some(conn) = self.conns.get_mut(key) else { continue };
-            let Some(batch) = conn.out.take() else {
+            let batch = conn.out.take();
+            // all that is staged counts, sent or not: a peer that reads nothing holds it for long
+            self.held = self.held - conn.out.counted + conn.out.pending();
+            conn.out.counted = conn.out.pending();
+            let Some(batch) = batch else {
                 self.finish_closing(key);
                 continue;
             };
-            self.held = self.held - conn.out.counted + batch.remaining();
-            conn.out.counted = batch.remaining();
             // whatever waits for the end of this send must not be slept over
             self.backlog |= !conn.out.ring.is_empty() || conn.out.has_marks() || conn.phase != Phase::Open;
             return Some(match conn.side {
@@ -376,7 +385,7 @@ impl Core {
     /// Whether something waits that could leave at once: the shard is not to sleep on it.
     #[must_use]
     pub fn has_backlog(&self) -> bool {
-        !self.dirty.is_empty() || !self.news.is_empty()
+        !self.dirty.is_empty() || !self.news.is_empty() || !self.actions.is_empty()
     }
 
     /// A batch came back from the reactor, or was taken by another core. `lost`: the socket can't be sent on.
@@ -416,7 +425,9 @@ impl Core {
         let key = links[usize::from(to)];
         let conn = self.conns.get_mut(key).expect("links stay open");
         self.held -= std::mem::take(&mut conn.out.counted);
+        let before = conn.out.sent_bytes();
         conn.out.delivered();
+        self.counters.bytes_sent += conn.out.sent_bytes() - before;
         if conn.out.pending() > 0 || !conn.out.ring.is_empty() {
             self.set_dirty(key);
         }
@@ -430,9 +441,7 @@ impl Core {
     /// The socket is full: what it did not take leaves the receive buffers.
     fn blocked<L: Leases>(&mut self, key: Key, leases: &L) {
         let conn = self.conns.get_mut(key).expect("looked up by the caller");
-        let batch = conn.out.parked_mut().expect("a blocked connection has a batch parked");
-        let left = batch.remaining();
-        for segment in &mut batch.segments {
+        for segment in conn.out.stuck_segments() {
             if let Segment::Lease(piece) = *segment {
                 let chunk = leases.bytes(piece).to_vec();
                 self.counters.bytes_settled += chunk.len() as u64;
@@ -440,8 +449,8 @@ impl Core {
                 *segment = Segment::Heap { chunk, offset: 0 };
             }
         }
-        conn.out.counted = left;
-        self.held += left;
+        conn.out.counted = conn.out.pending();
+        self.held += conn.out.counted;
         let handle = conn.handle;
         self.actions.push_back(Action::NotifyWritable(handle));
         self.arm(key);
@@ -485,6 +494,7 @@ impl Core {
                 self.counters.bytes_settled += (queue.heap() - before) as u64;
             }
         }
+        // once a turn: it is a look at all requests
         if self.held > self.options.limits.core_buffer {
             self.shed();
         }
@@ -492,6 +502,9 @@ impl Core {
             leases.release(piece);
         }
         for key in std::mem::take(&mut self.flooded) {
+            if !self.conns.get(key).is_some_and(|conn| conn.phase == Phase::Open) {
+                continue;
+            }
             self.violation(key, &Violation::new(Code::Flood, "provoked more frames than it reads"));
         }
         self.turn += 1;

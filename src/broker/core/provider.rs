@@ -89,10 +89,15 @@ impl Core {
             }
             return Ok(());
         }
+        let ending = state.ending_there;
         if end {
             self.provider_ended(key, stream);
         }
-        self.forward(request, Dir::Down, body, end, leases);
+        match ending {
+            // the other core had sent it all when it was told: there is no timer any more to end a slow delivery
+            Some(code) if end => self.end(request, Ending { code, text: "", started: Some(true), to_provider: None }),
+            _ => self.forward(request, Dir::Down, body, end, leases),
+        }
         Ok(())
     }
 
@@ -129,7 +134,7 @@ impl Core {
             return Ok(());
         }
         let started = side == Side::Provider || state.handed || header.flags.has(Flags::STARTED);
-        if code == Code::Application && !state.down.queue.is_empty() {
+        if code == Code::Application && !state.down.queue.is_empty() && state.ending_there.is_none() {
             // what the provider sent before its error is delivered before it
             state.down.received_end = true;
             state.down.trailer = Some(Box::new(Trailer { code, started, text: text.to_owned() }));
@@ -145,6 +150,7 @@ impl Core {
         let conn = self.conns.get_mut(key).expect("looked up by the caller");
         let assigned = conn.assigned.remove(stream as usize - 1);
         if let Some(request) = assigned.request {
+            conn.working -= 1;
             let state = self.requests.get_mut(request).expect("an assigned request is in the table");
             state.provider = None;
             state.provider_done = true;
@@ -223,6 +229,7 @@ impl Core {
         for (slot, request) in slots {
             let conn = self.conns.get_mut(key).expect("as above");
             let assigned = conn.assigned.remove(slot);
+            conn.working -= 1;
             conn.in_use -= u32::from(assigned.counted);
             let channel = conn.channel;
             self.channels[channel as usize].in_use -= u32::from(assigned.counted);
@@ -259,7 +266,7 @@ impl Core {
         }
         let conn = self.conns.get_mut(key).expect("as above");
         let all = std::mem::take(&mut conn.assigned);
-        (conn.in_use, conn.overdue) = (0, 0);
+        (conn.in_use, conn.overdue, conn.working) = (0, 0, 0);
         for (_, Assigned { request, counted, .. }) in all {
             self.channels[channel as usize].in_use -= u32::from(counted);
             let Some(request) = request else { continue };

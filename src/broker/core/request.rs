@@ -16,7 +16,7 @@ use super::channel::Place;
 use super::flow::{Dir, Flow};
 use crate::base::wheel::Timer;
 use crate::base::{Key, Time};
-use crate::protocol::Flags;
+use crate::protocol::{Code, Flags};
 
 /// One request. See the module's page.
 #[derive(Debug)]
@@ -36,6 +36,8 @@ pub(super) struct Request {
     pub provider_done: bool,
     /// Some of it was handed to a provider that was lost (RETRY).
     pub handed: bool,
+    /// Another core has it, and was told to end it for this reason.
+    pub ending_there: Option<Code>,
     /// RESPONSE has come: there is no second attempt.
     pub answering: bool,
     pub deadline: Time,
@@ -107,3 +109,6 @@ impl Request {
             + self.replay.as_ref().map_or(0, |replay| replay.body.capacity())
     }
 }
+
+// a request is touched half a dozen times on its way, with thousands of others in between
+const _: () = assert!(size_of::<Request>() <= 304);

@@ -15,14 +15,27 @@ use crate::base::Time;
 
 /// How the peer broke the protocol; ends its connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Violation {
+pub(super) struct Violation(Box<Breach>);
+
+/// What a [`Violation`] says; behind a pointer, for every step of the input returns whether there was one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Breach {
     pub code: Code,
     pub text: String,
 }
 
+impl std::ops::Deref for Violation {
+    type Target = Breach;
+
+    fn deref(&self) -> &Breach {
+        &self.0
+    }
+}
+
 impl Violation {
+    #[cold]
     pub(super) fn new(code: Code, text: impl Into<String>) -> Violation {
-        Violation { code, text: text.into() }
+        Violation(Box::new(Breach { code, text: text.into() }))
     }
 
     pub(super) fn protocol(text: impl Into<String>) -> Violation {
@@ -59,6 +72,8 @@ pub(super) enum At {
 pub(super) enum Found<'a> {
     /// All input is used up; a header or head is incomplete.
     More,
+    /// A whole frame.
+    Frame { header: Header, head: &'a [u8], body: &'a [u8] },
     /// A frame's head is whole: everything before its body.
     Head { header: Header, head: &'a [u8] },
     /// Body bytes of this frame; with `last`, its last ones.
@@ -130,6 +145,13 @@ impl Rx {
         // the whole head lies in this input, in nearly every case
         let rest = &input[used..];
         let need = head_len(&header, rest, side)?;
+        let length = header.length as usize;
+        if need.is_final && rest.len() >= length {
+            self.partial_since = None;
+            self.at = At::Header;
+            let (head, body) = rest[..length].split_at(need.bytes);
+            return Ok((used + length, Found::Frame { header, head, body }));
+        }
         if need.is_final && rest.len() >= need.bytes {
             self.after_head(header, need.bytes);
             return Ok((used + need.bytes, Found::Head { header, head: &rest[..need.bytes] }));

@@ -102,6 +102,8 @@ impl Core {
                 assert_eq!(conn.assigned.len() - counted, conn.overdue as usize, "overdue of {key:?}");
                 assert_eq!(conn.available_at.is_some(), conn.takes_more(), "{key:?} on the list of available ones");
             }
+            let working = conn.assigned.iter().filter(|(_, assigned)| assigned.request.is_some()).count();
+            assert_eq!(conn.working as usize, working, "working of {key:?}");
             for request in conn.opened.requests() {
                 let state = self.requests.get(request).expect("active streams have a request");
                 assert_eq!(state.consumer.map(|(consumer, _)| consumer), Some(key), "consumer of {request:?}");

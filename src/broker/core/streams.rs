@@ -34,6 +34,18 @@ impl OpenedStreams {
         if id < DENSE { self.dense.get(id as usize).copied().flatten() } else { self.sparse.get(&id).copied() }
     }
 
+    /// As [`OpenedStreams::set`], for an id not in use.
+    #[inline]
+    pub(super) fn set_active(&mut self, id: u32, request: Key) {
+        match self.dense.get_mut(id as usize) {
+            Some(slot) => {
+                *slot = Some(Opened::Active(request));
+                self.active += 1;
+            }
+            None => self.set(id, Opened::Active(request)),
+        }
+    }
+
     pub(super) fn set(&mut self, id: u32, state: Opened) {
         self.remove(id);
         match state {
@@ -54,6 +66,7 @@ impl OpenedStreams {
         self.dense[index] = Some(state);
     }
 
+    #[inline]
     pub(super) fn remove(&mut self, id: u32) -> Option<Opened> {
         let was =
             if id < DENSE { self.dense.get_mut(id as usize).and_then(Option::take) } else { self.sparse.remove(&id) };

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::Core;
 use super::conn::{Conn, Phase, Side};
+use super::consumer::DEADLINE;
 use super::rx::{At, Violation};
 use crate::base::limits::Limits;
 use crate::base::{Key, Time};
@@ -64,7 +65,22 @@ impl Core {
     fn request_due(&mut self, key: Key) {
         let Some(request) = self.requests.get_mut(key) else { return };
         request.timer = None;
-        self.end_request(key, Code::Deadline, "the request's timeout passed");
+        if !self.end_over_there(key, Code::Deadline) {
+            self.end_request(key, Code::Deadline, DEADLINE);
+        }
+    }
+
+    /// Forgets the oldest cancelled requests that have been ended meanwhile, two for each one that is added: a consumer
+    /// that cancels all the time would else fill the list for as long as `cancel_grace`.
+    pub(super) fn prune_grace(&mut self) {
+        for _ in 0..2 {
+            let Some(grace) = self.grace.front() else { return };
+            let assigned = self.conns.get(grace.provider).and_then(|conn| conn.assigned.get(grace.slot));
+            if assigned.is_some_and(|assigned| assigned.tenancy == grace.tenancy && assigned.counted) {
+                return;
+            }
+            self.grace.pop_front();
+        }
     }
 
     /// The slot of a cancelled request is free again; its id is not (§3).
@@ -93,7 +109,7 @@ impl Core {
         match due(conn, &self.options.limits).filter(|&(at, _)| at <= now).map(|(_, why)| why) {
             None => self.arm(key),
             Some(Due::Ping) => {
-                conn.pings = 1;
+                conn.pinged = Some(now);
                 let ping = Header::new(FrameType::Ping, 0).length(8).encode();
                 conn.out.control(&mut self.spare, &ping);
                 conn.out.control(&mut self.spare, &now.as_nanos().to_le_bytes());
@@ -178,9 +194,10 @@ fn due(conn: &Conn, limits: &Limits) -> Option<(Time, Due)> {
             debug_assert_ne!(conn.side, Side::Stranger);
             let frame = conn.rx.partial_since.map(|since| (since + limits.frame_timeout, Due::Frame));
             let write = conn.out.blocked_since().map(|since| (since + limits.write_timeout, Due::Write));
-            let silence = match conn.pings {
-                0 => (conn.last_received + limits.keepalive, Due::Ping),
-                _ => (conn.last_received + 3 * limits.keepalive, Due::Silence),
+            // two more spells after the PING went out, however late that was
+            let silence = match conn.pinged {
+                None => (conn.last_received + limits.keepalive, Due::Ping),
+                Some(at) => (at + 2 * limits.keepalive, Due::Silence),
             };
             [frame, write, Some(silence)].into_iter().flatten().min()
         }

@@ -110,3 +110,20 @@ fn a_connection_made_while_draining_is_refused() {
         w.finish();
     });
 }
+
+#[test]
+fn abort_ends_everything_at_once() {
+    weathers(|| {
+        let w = World::one_core(Limits::default());
+        let (c, p, stranger) = (w.consumer("ch"), w.provider("ch", 1), w.connect());
+        c.send(request(1).body("x"));
+        c.send(request(2).wait().body("x"));
+        p.stall(0);
+        w.abort();
+        for client in [&c, &p, &stranger] {
+            client.expect_aborted();
+        }
+        assert!(w.is_drained());
+        w.finish();
+    });
+}

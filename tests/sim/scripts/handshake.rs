@@ -195,8 +195,10 @@ fn a_refused_connection_lingers_for_its_fin_then_goes() {
         let c = w.connect();
         c.send_bytes(b"GET / HTTP/1.1\r\n\r\n and so on");
         c.expect(error(0, Code::FrameTooLarge));
-        w.advance(ms(2000));
-        c.expect_aborted();
+        w.advance(ms(1999));
+        c.expect_held();
+        w.advance(ms(1));
+        c.expect_gone();
         w.finish();
     });
 }
@@ -212,6 +214,19 @@ fn half_closed_is_closed() {
         c.close();
         p.expect(cancel(1, Code::ConsumerLost));
         assert!(!c.is_open());
+        w.finish();
+    });
+}
+
+#[test]
+fn a_connection_the_listener_refuses_is_told_why() {
+    weathers(|| {
+        let w = World::one_core(Limits::default());
+        let c = w.refuse(Code::Overloaded, "max_connections");
+        c.expect(error(0, Code::Overloaded).text("max_connections"));
+        c.expect_closed();
+        let w = World::cores(2, Limits::default(), Vec::new());
+        w.refuse(Code::Overloaded, "max_connections").expect_failed(Code::Overloaded);
         w.finish();
     });
 }

@@ -262,3 +262,20 @@ fn channels_do_not_mix() {
         w.finish();
     });
 }
+
+#[test]
+fn what_a_lost_provider_was_never_sent_goes_to_another_without_retry() {
+    let w = World::one_core(Limits { connection_buffer: 10, ..Limits::default() });
+    let c = w.consumer("ch");
+    let p = w.provider("ch", 2);
+    p.stall(0);
+    c.send(request(1).body(vec![1; 50_000]).end());
+    c.send(request(2).body("second").end());
+    let second = w.provider("ch", 1);
+    p.close();
+    c.expect(error(1, Code::ProviderLost).started());
+    second.expect(request(1).id([2; 16]).body("second").end());
+    second.send(response(1).end());
+    c.expect(response(2).end());
+    w.finish();
+}

@@ -1,0 +1,156 @@
+//! The short way of a small request: the same decisions as the long way, in one pass.
+//!
+//! Most traffic is requests and answers that fit one frame each, with nothing special about them, to a provider that
+//! has room, for a consumer that has room. For these each table is looked at once. What is special in any way finds
+//! `false` here, with nothing changed (but a number drawn), and goes the long way.
+
+use std::time::Duration;
+
+use super::Core;
+use super::conn::Side;
+use super::flow::Flow;
+use super::request::Request;
+use super::streams::Assigned;
+use super::timers::request_token;
+use crate::base::Key;
+use crate::base::limits::REQUEST_STATE;
+use crate::protocol::{Flags, FrameType, HEADER_LEN, Header, REQUEST_ID_LEN};
+
+/// The flags that make a frame special, or for END, its absence.
+const MATTERS: u8 = Flags::END.0 | Flags::HEADERS.0 | Flags::ONEWAY.0 | Flags::WAIT.0 | Flags::RETRY.0;
+
+impl Core {
+    /// A whole REQUEST from a consumer: staged for a provider, if nothing speaks against it.
+    #[inline]
+    pub(super) fn short_request(&mut self, key: Key, header: &Header, id: &[u8], body: &[u8]) -> bool {
+        let limits = &self.options.limits;
+        let Some(id) = id.first_chunk::<REQUEST_ID_LEN>() else { return false };
+        let plain = header.flags.0 & MATTERS == Flags::END.0 && body.len() < self.options.copy_below;
+        if !plain || self.early || self.draining.is_some() || self.held > limits.core_buffer / 4 * 3 {
+            return false;
+        }
+        let (room, max_streams) = (limits.connection_buffer, limits.max_streams);
+        let timeout = match header.arg {
+            0 => limits.default_timeout,
+            ms => Duration::from_millis(u64::from(ms)).min(limits.max_timeout),
+        };
+        let Some(consumer) = self.conns.get(key) else { return false };
+        let (channel, window, stream) = (consumer.channel, consumer.window, header.stream);
+        let free = consumer.opened.get(stream).is_none() && consumer.opened.open() < max_streams;
+        let state = &self.channels[channel as usize];
+        let (granted, len) = (state.window, body.len() as u32);
+        if consumer.peer_goes || !free || state.spread || granted < len {
+            return false;
+        }
+        let Some(provider) = self.pick(channel) else { return false };
+        let target = self.conns.get_mut(provider).expect("listed providers are connected");
+        if !target.out.ring.is_empty() || !target.out.has_room(room) || target.window < len {
+            return false;
+        }
+        let slot = target.assigned.vacant_key();
+        let deadline = self.now + timeout;
+        let left = deadline.millis_since(self.now).max(1) as u32;
+        let out = Header::new(FrameType::Request, slot as u32 + 1).length(header.length).flags(Flags::END).arg(left);
+        let mut head = [0; HEADER_LEN + REQUEST_ID_LEN];
+        head[..HEADER_LEN].copy_from_slice(&out.encode());
+        head[HEADER_LEN..].copy_from_slice(id);
+        target.out.stage_small(&mut self.spare, &head, body);
+        let sent = Flow { granted: granted - len, credit: target.window - len, ..Flow::WHOLE };
+        let request = self.requests.insert(Request {
+            id: *id,
+            channel,
+            flags: header.flags,
+            consumer: Some((key, stream)),
+            provider: Some((provider, slot as u32 + 1)),
+            provider_done: false,
+            handed: false,
+            ending_there: None,
+            answering: false,
+            deadline,
+            timer: None,
+            up: sent,
+            down: Flow { granted, credit: window, ..Flow::default() },
+            replay: None,
+            place: None,
+            origin: key.index(),
+            hops: 0,
+            fixed: REQUEST_STATE,
+        });
+        target.tenancies = target.tenancies.wrapping_add(1);
+        let tenancy = target.tenancies;
+        target.assigned.insert(Assigned { request: Some(request), granted: 0, begun: false, counted: true, tenancy });
+        target.working += 1;
+        target.in_use += 1;
+        if !std::mem::replace(&mut target.out.dirty, true) {
+            self.dirty.push(provider);
+        }
+        if !target.takes_more() {
+            self.update_available(provider);
+        }
+        let timer = self.wheel.insert(deadline, request_token(request));
+        self.requests.get_mut(request).expect("just inserted").timer = Some(timer);
+        let consumer = self.conns.get_mut(key).expect("looked up above");
+        consumer.opened.set_active(stream, request);
+        let state = &mut self.channels[channel as usize];
+        state.requests += 1;
+        state.in_use += 1;
+        self.held += REQUEST_STATE;
+        self.counters.requests += 1;
+        true
+    }
+
+    /// A whole RESPONSE from a provider to a request it has whole: staged for the consumer, and the request is over.
+    #[inline]
+    pub(super) fn short_response(&mut self, key: Key, header: &Header, body: &[u8]) -> bool {
+        if header.flags.0 & (Flags::END.0 | Flags::HEADERS.0) != Flags::END.0 || body.len() >= self.options.copy_below {
+            return false;
+        }
+        let Some(provider) = self.conns.get_mut(key) else { return false };
+        let slot = (header.stream as usize).wrapping_sub(1);
+        let Some(&Assigned { request: Some(request), begun: false, counted: true, .. }) = provider.assigned.get(slot)
+        else {
+            return false;
+        };
+        let state = self.requests.get(request).expect("an assigned request is in the table");
+        let channel = state.channel;
+        let Some((consumer, stream)) = state.consumer else { return false };
+        // sent whole, and by way of no other core
+        let plain = state.up.ended && state.up.received_end && state.replay.is_none() && !state.is_oneway();
+        let len = body.len() as u32;
+        let fits = state.down.granted >= len && state.down.credit >= len;
+        if !plain || !fits || self.channels[channel as usize].spread || provider.peer_goes || provider.goes {
+            return false;
+        }
+        let target = self.conns.get_mut(consumer).expect("a request's consumer is connected");
+        let ready = target.out.ring.is_empty() && target.out.has_room(self.options.limits.connection_buffer);
+        if !ready || target.side != Side::Consumer || target.peer_goes || target.goes {
+            return false;
+        }
+        let out = Header::new(FrameType::Response, stream).length(len).flags(Flags::END);
+        target.out.stage_small(&mut self.spare, &out.encode(), body);
+        target.opened.remove(stream);
+        if !std::mem::replace(&mut target.out.dirty, true) {
+            self.dirty.push(consumer);
+        }
+        let state = self.requests.remove(request).expect("looked up above");
+        if let Some(timer) = state.timer {
+            self.wheel.cancel(timer);
+        }
+        self.held -= state.fixed;
+        self.counters.answered += 1;
+        let provider = self.conns.get_mut(key).expect("looked up above");
+        provider.assigned.remove(slot);
+        provider.working -= 1;
+        provider.in_use -= 1;
+        if provider.available_at.is_none() {
+            self.update_available(key);
+        }
+        let state = &mut self.channels[channel as usize];
+        state.requests -= 1;
+        state.in_use -= 1;
+        if state.queued > 0 {
+            self.serve_queue(channel);
+        }
+        true
+    }
+}
