@@ -19,6 +19,8 @@ pub mod compare;
 pub mod dial;
 pub mod engine;
 pub mod frames;
+#[cfg(feature = "tokio")]
+pub mod library;
 pub mod measure;
 pub mod nats;
 pub mod proc;

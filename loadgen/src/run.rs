@@ -11,12 +11,12 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 pub use live::{Line, Live};
-pub(crate) use thread::bind;
 use thread::{Flags, Started, start};
+pub(crate) use thread::{Make, bind};
 use watch::Watch;
 
 use crate::dial::{Dial, DialError};
-use crate::engine::{Conns, Interval, Mode};
+use crate::engine::{Conns, Interval, Mode, Worker};
 use crate::measure::Measured;
 use crate::size::Size;
 
@@ -82,12 +82,25 @@ pub fn execute<D: Dial>(
     live: &mut Live,
     stop: &Arc<AtomicBool>,
 ) -> Result<Measured, RunError> {
-    let conns = connect(plan, dial)?;
+    let make = |conns: Dialed<D>| -> Make {
+        Box::new(move |orders, recorder| Ok(Box::new(Worker::new(conns, orders, recorder)?)))
+    };
+    let makes = connect(plan, dial)?.into_iter().map(make).collect();
+    execute_on(plan, makes, live, stop)
+}
+
+/// Runs `plan` on threads of these makings.
+pub(crate) fn execute_on(
+    plan: &Plan,
+    makes: Vec<Make>,
+    live: &mut Live,
+    stop: &Arc<AtomicBool>,
+) -> Result<Measured, RunError> {
     let (out, full) = channel();
-    let flags = Flags { running: Arc::new(AtomicUsize::new(conns.len())), stop: Arc::clone(stop) };
+    let flags = Flags { running: Arc::new(AtomicUsize::new(makes.len())), stop: Arc::clone(stop) };
     let mut threads = Vec::new();
-    for (thread, conns) in conns.into_iter().enumerate() {
-        let started = start(plan, thread, conns, out.clone(), &flags);
+    for (thread, make) in makes.into_iter().enumerate() {
+        let started = start(plan, thread, make, out.clone(), &flags);
         threads.push(started.map_err(|source| RunError::Thread { thread, source })?);
     }
     drop(out);

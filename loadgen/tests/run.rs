@@ -63,6 +63,19 @@ fn channels_are_served_each_by_its_own() {
     all_answered(&run(&server, &load));
 }
 
+#[cfg(feature = "tokio")]
+#[test]
+fn the_client_library_is_answered_to_the_last_too() {
+    let server = Server::bind("127.0.0.1:0").unwrap();
+    let small = ["--client", "tokio", "--duration", "0.3s", "--consumers", "2"];
+    all_answered(&run(&server, &[&small[..], &["--in-flight", "4"]].concat()));
+    let open = run(&server, &[&small[..], &["--rate", "300", "--threads", "2"]].concat());
+    all_answered(&open);
+    assert_eq!(open.sent, 90);
+    let large = ["--in-flight", "2", "--requests", "4", "--size", "1MiB", "--duration", "20s"];
+    assert_eq!(run(&server, &[&small[..], &large[..]].concat()).answered, 4);
+}
+
 #[test]
 fn no_broker_is_told_with_its_address() {
     let output = Command::new(env!("CARGO_BIN_EXE_loadgen")).args(["run", "--server", "127.0.0.1:1"]).output().unwrap();

@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::json;
 
-use super::output::to_file;
+use super::output::{say, to_file};
 use super::{Failure, parse_duration};
 use crate::compare::result::{heading, markdown, medians};
 use crate::compare::system::{Brokers, System, on_path};
@@ -69,11 +69,10 @@ pub(super) fn limit(args: &CompareArgs, stop: &Arc<AtomicBool>) -> Result<(), Fa
 /// `loadgen compare`.
 pub(super) fn run(args: &CompareArgs, whom: &SystemArgs, stop: &Arc<AtomicBool>) -> Result<(), Failure> {
     let options = options(args, whom)?;
-    println!("{}", crate::proc::machine());
-    println!("{}", heading());
-    let rows = compare(&options, stop, |row| println!("{row}"))?;
+    say(&format!("{}\n{}\n", crate::proc::machine(), heading()))?;
+    let rows = compare(&options, stop, |row| drop(say(&format!("{row}\n"))))?;
     let medians = medians(&rows);
-    println!("\n{}", markdown(&medians));
+    say(&format!("\n{}", markdown(&medians)))?;
     if let Some(path) = &args.json {
         let all = json!({ "machine": crate::proc::machine(), "rows": rows, "medians": medians });
         to_file(path, |out| writeln!(out, "{all:#}"))?;

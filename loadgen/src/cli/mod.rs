@@ -15,7 +15,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 pub use compare::{CompareArgs, PumpArgs, SystemArgs};
 pub use output::OutputArgs;
 pub use report::ReportArgs;
-pub use run::RunArgs;
+pub use run::{Client, RunArgs};
 
 /// What anything here fails with, told on standard error.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -74,6 +74,11 @@ pub fn main() -> ExitCode {
     if let (Command::Run(args), Some(("run", given))) = (&mut cli.command, matches.subcommand()) {
         args.rate_given = given.value_source("rate") == Some(ValueSource::CommandLine);
     }
+    // libzmq's proxy looks at no flag: signals end it as they end any process
+    #[cfg(feature = "zmq")]
+    if matches!(cli.command, Command::ZmqProxy) {
+        return exit(compare::zmq_proxy());
+    }
     let stop = Arc::new(AtomicBool::new(false));
     let result = signals(&stop).and_then(|()| match cli.command {
         Command::Run(args) => run::run(&args, &stop),
@@ -82,8 +87,12 @@ pub fn main() -> ExitCode {
         Command::Compare { args, systems } => compare::run(&args, &systems, &stop),
         Command::Pump(args) => compare::pump(&args, &stop),
         #[cfg(feature = "zmq")]
-        Command::ZmqProxy => compare::zmq_proxy(),
+        Command::ZmqProxy => unreachable!("handled above"),
     });
+    exit(result)
+}
+
+fn exit(result: Result<(), Failure>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -54,8 +54,15 @@ impl OutputArgs {
                 return Ok(());
             }
         }
-        print!("{}", table::table(report));
-        Ok(())
+        say(&table::table(report))
+    }
+}
+
+/// Writes to standard output; a reader that has gone away is no failure.
+pub(super) fn say(text: &str) -> Result<(), Failure> {
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
     }
 }
 

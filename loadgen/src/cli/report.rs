@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::Failure;
-use super::output::to_file;
+use super::output::{say, to_file};
 use crate::report::{Report, html, table};
 
 /// Compares runs that were written with --json.
@@ -34,6 +34,5 @@ pub(super) fn run(args: &ReportArgs) -> Result<(), Failure> {
             return Ok(());
         }
     }
-    reports.iter().for_each(|report| print!("{}", table::table(report)));
-    Ok(())
+    reports.iter().try_for_each(|report| say(&table::table(report)))
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use corelay::base::ChannelId;
 
 use super::{Failure, OutputArgs, parse_cpus, parse_duration};
@@ -25,7 +25,19 @@ use crate::size::{Size, parse_bytes};
 const OPEN_PLACES: u32 = 1024;
 
 /// Puts load on a broker and reports what came of it.
+///
+/// An OPEN loop (--rate) sends on schedule whatever the answers do, as independent users would. A CLOSED loop
+/// (--in-flight alone) sends the next request when one is answered: it measures capacity, and slows down with the
+/// broker, so its latencies say little about what users would see.
+///
+/// Reading the table:
+///   from intended send   what a user would have seen: a late send counts as waiting
+///   from actual send     the uncorrected latency; far below the other, the load or the broker fell behind
+///   schedule             how late sends were; WARNING says whose fault that was
+///   load CPU             near 100 % the generator is what was measured: add --threads, or another CPU by --pin
+///   broker               CPU for each request and memory, with --pid
 #[derive(Clone, Debug, Args)]
+#[command(verbatim_doc_comment)]
 pub struct RunArgs {
     /// Where the broker listens: host:port or unix:/path
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9090")]
@@ -84,6 +96,9 @@ pub struct RunArgs {
     /// Token the connections state
     #[arg(long, default_value = "", hide_default_value = true, help_heading = "Load")]
     pub token: String,
+    /// What drives the connections: raw (our own io_uring engine) or tokio (corelay's client library)
+    #[arg(long, value_enum, default_value_t = Client::Raw, help_heading = "Load")]
+    pub client: Client,
     /// Decides everything that is drawn
     #[arg(long, default_value_t = 1, help_heading = "Load")]
     pub seed: u64,
@@ -108,6 +123,15 @@ pub struct RunArgs {
     /// Whether --rate was given.
     #[arg(skip)]
     pub rate_given: bool,
+}
+
+/// What drives the connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Client {
+    /// Our own engine on io_uring: cheap enough that the broker is what is measured.
+    Raw,
+    /// corelay's client library: what a user's program could do.
+    Tokio,
 }
 
 /// A list of CPUs, as one value of a flag.
@@ -218,6 +242,7 @@ impl RunArgs {
             }
             Mode::Closed => options.push(("in-flight", self.in_flight.unwrap_or(1).to_string())),
         }
+        options.push(("client", format!("{:?}", self.client).to_lowercase()));
         options.extend(self.chunk.map(|chunk| ("chunk", chunk.to_string())));
         options.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     }
@@ -237,7 +262,14 @@ fn once(args: &RunArgs, stop: &Arc<AtomicBool>) -> Result<(Report, Measured), Fa
     let plan = args.plan();
     let mut live = if args.output.quiet { Live::silent() } else { Live::new(plan.warmup + plan.duration) };
     let began = SystemTime::now() + plan.warmup;
-    let measured = execute(&plan, &mut args.dial()?, &mut live, stop)?;
+    let mut dial = args.dial()?;
+    let measured = match args.client {
+        Client::Raw => execute(&plan, &mut dial, &mut live, stop)?,
+        #[cfg(feature = "tokio")]
+        Client::Tokio => crate::library::execute(&plan, &dial, &mut live, stop)?,
+        #[cfg(not(feature = "tokio"))]
+        Client::Tokio => return Err("--client tokio: built without the feature tokio".into()),
+    };
     let began = began.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
     let report = Report::new(&args.name(plan.mode), args.options(), began, &measured);
     Ok((report, measured))

@@ -44,6 +44,9 @@ pub struct Row {
     pub failed: u64,
     /// Why it doesn't count, if it doesn't.
     pub invalid: Option<String>,
+    /// The load was saturated before the broker: the broker could do more than this. The row is invalid but for its
+    /// CPU per request and memory.
+    pub load_bound: bool,
 }
 
 impl Row {
@@ -65,18 +68,24 @@ impl Row {
             grown: broker.resident.saturating_sub(broker.resident_before),
             failed: report.failed(),
             invalid: None,
+            load_bound: false,
         };
-        row.invalid = row.why_invalid(report);
+        row.judge(report);
         row
+    }
+
+    fn judge(&mut self, report: &Report) {
+        self.invalid = self.why_invalid(report);
+        self.load_bound = self.invalid.is_none() && self.load_busy > SATURATED && self.broker_busy < SATURATED;
+        if self.load_bound {
+            self.invalid = Some("the load was saturated before the broker".into());
+        }
     }
 
     fn why_invalid(&self, report: &Report) -> Option<String> {
         if self.failed > 0 || report.answered == 0 {
             let first = report.errors.keys().next().or(report.warnings.first());
             return Some(format!("{} failed ({})", self.failed, first.map_or("no answer", String::as_str)));
-        }
-        if self.load_busy > SATURATED && self.broker_busy < SATURATED {
-            return Some("the load was saturated before the broker".into());
         }
         let schedule = report.schedule?;
         if schedule.late as f64 > report.sent as f64 * LATE {
@@ -141,6 +150,9 @@ pub struct Median {
     pub work: String,
     /// How many rows counted.
     pub rows: usize,
+    /// No row counted, for the load was saturated first: rates and latencies are of those rows, and the broker could
+    /// do more.
+    pub load_bound: bool,
     /// Medians, by the names of [`FIGURES`].
     pub of: BTreeMap<String, f64>,
     /// Medians of the paired ratios to the limit: each run by the limit's of the same repetition.
@@ -171,20 +183,33 @@ pub fn medians(rows: &[Row]) -> Vec<Median> {
         if found.iter().any(|median| median.system == row.system && median.work == row.work) {
             continue;
         }
-        let (work, valid) = (row.work.clone(), valid(rows, &row.system, &row.work));
+        let (system, work) = (row.system.clone(), row.work.clone());
+        let (mine, load_bound) = counting(rows, &system, &work);
         let of = FIGURES.iter().filter_map(|(name, figure)| {
-            Some(((*name).to_owned(), median(valid.iter().map(|row| figure(row)).collect())?))
+            Some(((*name).to_owned(), median(mine.iter().map(|row| figure(row)).collect())?))
         });
         let of = of.collect();
-        let to = |other: &str| ratios(&valid, &self::valid(rows, other, &work));
+        let to = |other: &str| ratios(&mine, &counting(rows, other, &work).0);
         let (to_limit, to_nats) = (to("limit"), to("nats"));
-        found.push(Median { system: row.system.clone(), rows: valid.len(), work, of, to_limit, to_nats });
+        found.push(Median {
+            rows: if load_bound { 0 } else { mine.len() },
+            system,
+            work,
+            load_bound,
+            of,
+            to_limit,
+            to_nats,
+        });
     }
     found
 }
 
-fn valid<'a>(rows: &'a [Row], system: &str, work: &str) -> Vec<&'a Row> {
-    rows.iter().filter(|row| row.system == system && row.work == work && row.invalid.is_none()).collect()
+/// The rows that count; if there are none, those at which the load was saturated, which is said.
+fn counting<'a>(rows: &'a [Row], system: &str, work: &str) -> (Vec<&'a Row>, bool) {
+    let mine = rows.iter().filter(|row| row.system == system && row.work == work);
+    let (valid, others): (Vec<_>, Vec<_>) = mine.partition(|row| row.invalid.is_none());
+    let bound: Vec<_> = others.into_iter().filter(|row| row.load_bound).collect();
+    if valid.is_empty() && !bound.is_empty() { (bound, true) } else { (valid, false) }
 }
 
 /// Medians of the ratios of runs of the same repetition.
@@ -218,6 +243,9 @@ pub fn markdown(medians: &[Median]) -> String {
     for median in medians {
         let of =
             |name: &str, write: fn(f64) -> String| median.of.get(name).map_or("-".to_owned(), |&value| write(value));
+        // a limit that was not reached makes a ratio to it too high
+        let bound = |other: &str| medians.iter().any(|m| m.system == other && m.work == median.work && m.load_bound);
+        let at_most = |other: &str| if bound(other) && median.system != other { "< " } else { "" };
         let ratio = |ratios: &BTreeMap<String, f64>, name: &str| {
             ratios.get(name).map_or("-".to_owned(), |ratio| format!("{ratio:.2}"))
         };
@@ -225,14 +253,14 @@ pub fn markdown(medians: &[Median]) -> String {
             median.work.clone(),
             median.system.clone(),
             median.rows.to_string(),
-            of("rate", count),
+            format!("{}{}", if median.load_bound { "> " } else { "" }, of("rate", count)),
             of("bytes_per_s", bytes),
             of("cpu_us", micros),
             of("p50", micros),
             of("p99", micros),
             of("p99.9", micros),
-            ratio(&median.to_limit, "rate"),
-            ratio(&median.to_nats, "rate"),
+            format!("{}{}", at_most("limit"), ratio(&median.to_limit, "rate")),
+            format!("{}{}", at_most("nats"), ratio(&median.to_nats, "rate")),
             ratio(&median.to_limit, "p50"),
             ratio(&median.to_limit, "cpu_us"),
         ];
@@ -263,8 +291,9 @@ mod tests {
             grown: 0,
             failed: 0,
             invalid: None,
+            load_bound: false,
         };
-        row.invalid = row.why_invalid(&Report { answered: 1, schedule: None, ..crate::report::tests::report() });
+        row.judge(&Report { answered: 1, schedule: None, ..crate::report::tests::report() });
         row
     }
 
@@ -286,6 +315,15 @@ mod tests {
         assert!(medians[1].to_nats.is_empty());
         let table = markdown(&medians);
         assert!(table.ends_with("| 64x1 | corelay | 3 | 220 | 27.5 KiB | 4.55 ms | 4.55 ms | 0.00 us | 0.00 us | 1.15 | - | 0.87 | 0.87 |\n"), "{table}");
+    }
+
+    #[test]
+    fn a_limit_that_was_not_reached_is_a_bound() {
+        let rows = [row("limit", 0, 400.0, 0.99), row("corelay", 0, 100.0, 0.5)];
+        let medians = medians(&rows);
+        assert_eq!((medians[0].load_bound, medians[0].rows, medians[1].to_limit["cpu_us"]), (true, 0, 4.0));
+        let table = markdown(&medians);
+        assert!(table.contains("| 64x1 | limit | 0 | > 400 |") && table.contains("| < 0.25 | - |"), "{table}");
     }
 
     #[test]

@@ -10,14 +10,17 @@
 //!
 //! Once warm, a request allocates nothing; the clock is read once a turn and once for each received piece.
 
+mod conns;
 mod record;
 mod worker;
 
+pub use conns::Conns;
 pub use record::{Counts, Interval, LATE, Recorder, new_histogram};
-pub use worker::{Conns, Worker};
+pub use worker::Worker;
 
+use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use crate::schedule::Arrivals;
@@ -68,4 +71,27 @@ pub struct Orders {
     pub running: Arc<AtomicUsize>,
     /// Ends the run early.
     pub stop: Arc<AtomicBool>,
+}
+
+impl Orders {
+    /// A thread's requests are done: it is counted out, once. Whether all threads' are: until then its providers serve
+    /// the others.
+    pub(crate) fn leave(&self, left: &mut bool) -> bool {
+        if !std::mem::replace(left, true) {
+            self.running.fetch_sub(1, Ordering::AcqRel);
+        }
+        self.running.load(Ordering::Acquire) == 0
+    }
+}
+
+/// What a load thread runs.
+pub trait Driver {
+    /// Runs from `epoch`, the start of its clock, to the end.
+    ///
+    /// # Errors
+    /// What the kernel said, if it can't go on.
+    fn run(&mut self, epoch: Instant) -> io::Result<()>;
+
+    /// Why connections ended, the first few.
+    fn complaints(&mut self) -> Vec<String>;
 }

@@ -172,8 +172,11 @@ impl Recorder {
     #[inline]
     pub fn sent(&mut self, intended: u64, now: u64, held: bool) {
         // the clock of a turn may be past the warm-up before the interval is
-        let early = !self.now.measured && intended >= self.warm;
-        *(if early { &mut self.carried } else { &mut self.now.counts.sent }) += 1;
+        match (self.now.measured, intended >= self.warm) {
+            (true, false) => return,
+            (false, true) => self.carried += 1,
+            _ => self.now.counts.sent += 1,
+        }
         if self.open {
             let late = now.saturating_sub(intended);
             self.now.lateness.saturating_record(late);

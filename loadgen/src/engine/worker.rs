@@ -1,56 +1,17 @@
 //! One load thread.
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::{Mode, Orders, Recorder};
-use crate::pump::{Completion, Net, Out, Piece};
+use super::conns::{ConsumerConn, ProviderConn, Slot, line, mark};
+use super::{Conns, Driver, Mode, Orders, Recorder};
+use crate::pump::{Completion, Net, Piece};
 use crate::schedule::Schedule;
 use crate::wire::{Broken, Consumer, Done, Outcome, Provider};
 
 /// How often a thread that is done looks whether the others are, in nanoseconds.
 const LOOK: u64 = 2_000_000;
-
-/// The connections a thread drives, after their handshakes.
-#[derive(Debug)]
-pub struct Conns<C, P> {
-    /// Consumers, with how many requests each may have in flight.
-    pub consumers: Vec<(OwnedFd, C, u32)>,
-    /// Providers.
-    pub providers: Vec<(OwnedFd, P)>,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Slot {
-    intended: u64,
-    sent: u64,
-    size: u64,
-    busy: bool,
-}
-
-/// A connection's output, and whether it stands in the list of those to be flushed.
-#[derive(Debug, Default)]
-struct Line {
-    out: Out,
-    dirty: bool,
-    ended: bool,
-}
-
-#[derive(Debug)]
-struct ConsumerConn<C> {
-    wire: C,
-    line: Line,
-    slots: Vec<Slot>,
-    free: Vec<u32>,
-}
-
-#[derive(Debug)]
-struct ProviderConn<P> {
-    wire: P,
-    line: Line,
-}
 
 /// One load thread's state. Made and run on that thread.
 #[derive(Debug)]
@@ -73,8 +34,7 @@ pub struct Worker<C, P> {
     begun: u64,
     sending: bool,
     left: bool,
-    /// Why connections ended, the first few.
-    pub complaints: Vec<String>,
+    complaints: Vec<String>,
 }
 
 impl<C: Consumer, P: Provider> Worker<C, P> {
@@ -83,19 +43,7 @@ impl<C: Consumer, P: Provider> Worker<C, P> {
     /// # Errors
     /// If io_uring can't be had.
     pub fn new(conns: Conns<C, P>, orders: Orders, recorder: Recorder) -> io::Result<Worker<C, P>> {
-        let mut sockets = Vec::new();
-        let mut consumers = Vec::new();
-        for (fd, wire, slots) in conns.consumers {
-            sockets.push(fd);
-            let line = Line { out: Out::with_capacity(4096), ..Line::default() };
-            let free = (0..slots).rev().collect();
-            consumers.push(ConsumerConn { wire, line, slots: vec![Slot::default(); slots as usize], free });
-        }
-        let mut providers = Vec::new();
-        for (fd, wire) in conns.providers {
-            sockets.push(fd);
-            providers.push(ProviderConn { wire, line: Line { out: Out::with_capacity(4096), ..Line::default() } });
-        }
+        let (sockets, consumers, providers) = conns.into_parts();
         let schedule = match orders.mode {
             Mode::Open { rate, arrivals } => {
                 Some(Schedule::new(rate, arrivals, orders.thread, orders.threads, orders.seed))
@@ -124,24 +72,6 @@ impl<C: Consumer, P: Provider> Worker<C, P> {
         })
     }
 
-    /// Sets the start of the run's clock.
-    pub fn start_at(&mut self, epoch: std::time::Instant) {
-        self.orders.epoch = epoch;
-    }
-
-    /// Runs to the end.
-    ///
-    /// # Errors
-    /// What the kernel said, if the ring can't go on.
-    pub fn run(&mut self) -> io::Result<()> {
-        let result = self.turns();
-        self.leave();
-        self.recorder.counts().lost += self.in_flight;
-        let now = self.now();
-        self.recorder.finish(now);
-        result
-    }
-
     fn turns(&mut self) -> io::Result<()> {
         if self.schedule.is_none() {
             self.fill();
@@ -151,6 +81,8 @@ impl<C: Consumer, P: Provider> Worker<C, P> {
             let now = self.now();
             self.recorder.tick(now);
             if self.sending && self.is_over(now) {
+                // what was due before the end is sent, late or not: leaving it out would flatter
+                self.send_due(now);
                 self.end_sending(now);
                 give_up = now + self.orders.patience;
             }
@@ -172,10 +104,7 @@ impl<C: Consumer, P: Provider> Worker<C, P> {
 
     /// This thread's requests are done. Whether all threads' are: until then its providers serve the others.
     fn leave(&mut self) -> bool {
-        if !std::mem::replace(&mut self.left, true) {
-            self.orders.running.fetch_sub(1, Ordering::AcqRel);
-        }
-        self.orders.running.load(Ordering::Acquire) == 0
+        self.orders.leave(&mut self.left)
     }
 
     #[inline]
@@ -405,22 +334,18 @@ impl<C: Consumer, P: Provider> Worker<C, P> {
     }
 }
 
-#[inline]
-fn mark(line: &mut Line, conn: u32, dirty: &mut Vec<u32>) {
-    if !line.dirty {
-        line.dirty = true;
-        dirty.push(conn);
+impl<C: Consumer, P: Provider> Driver for Worker<C, P> {
+    fn run(&mut self, epoch: Instant) -> io::Result<()> {
+        self.orders.epoch = epoch;
+        let result = self.turns();
+        self.leave();
+        self.recorder.counts().lost += self.in_flight;
+        let now = self.now();
+        self.recorder.finish(now);
+        result
     }
-}
 
-#[inline]
-fn line<'a, C, P>(
-    consumers: &'a mut [ConsumerConn<C>],
-    providers: &'a mut [ProviderConn<P>],
-    conn: u32,
-) -> &'a mut Line {
-    match (conn as usize).checked_sub(consumers.len()) {
-        None => &mut consumers[conn as usize].line,
-        Some(provider) => &mut providers[provider].line,
+    fn complaints(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.complaints)
     }
 }

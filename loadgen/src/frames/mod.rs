@@ -64,9 +64,17 @@ impl Intake {
         self.ungranted += bytes;
         if !last && self.ungranted >= takes / 2 && self.ungranted > 0 {
             let grant = std::mem::take(&mut self.ungranted) as u32;
-            out.put(&Header::new(FrameType::Credit, stream).arg(grant).encode());
+            out.put_words(words(Header::new(FrameType::Credit, stream).arg(grant)));
         }
     }
+}
+
+/// A header as two words, as it is laid out on the wire.
+#[inline]
+fn words(header: Header) -> [u64; 2] {
+    let [flags, code] = [u64::from(header.flags.0), u64::from(header.code)];
+    let first = u64::from(header.length) | u64::from(header.kind) << 32 | flags << 40 | code << 48;
+    [first, u64::from(header.stream) | u64::from(header.arg) << 32]
 }
 
 /// The next frame of a body, as large as its credit allows.
@@ -75,10 +83,24 @@ fn put_data(stream: u32, body: &mut Body, terms: &Terms, out: &mut Out) {
     body.left -= u64::from(piece);
     body.credit -= u64::from(piece);
     let flags = Flags::END.only_if(body.left == 0);
-    out.put(&Header::new(FrameType::Data, stream).flags(flags).length(piece).encode());
+    out.put_words(words(Header::new(FrameType::Data, stream).flags(flags).length(piece)));
     out.put_filler(piece as usize);
 }
 
 fn put_cancel(stream: u32, out: &mut Out) {
-    out.put(&Header::new(FrameType::Cancel, stream).code(Code::Cancelled).encode());
+    out.put_words(words(Header::new(FrameType::Cancel, stream).code(Code::Cancelled)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_the_bytes_of_the_codec() {
+        let flags = Flags::END | Flags::STARTED;
+        let header = Header::new(FrameType::Error, 0x1234_5678).length(7).flags(flags).code(Code::Flood).arg(9);
+        let mut out = Out::default();
+        out.put_words(words(header));
+        assert_eq!(out.staged().as_slice(), header.encode());
+    }
 }

@@ -31,6 +31,16 @@ impl Out {
         self.staged.extend_from_slice(bytes);
     }
 
+    /// Appends these words, each little-endian. Word by word from registers: bytes that were just written one by one
+    /// and are then copied by sixteen cost a stall each time.
+    #[inline]
+    pub fn put_words<const N: usize>(&mut self, words: [u64; N]) {
+        self.staged.reserve(N * 8);
+        for word in words {
+            self.staged.extend_from_slice(&word.to_le_bytes());
+        }
+    }
+
     /// The staged bytes, for codecs that append to a vector.
     pub fn staged(&mut self) -> &mut Vec<u8> {
         &mut self.staged

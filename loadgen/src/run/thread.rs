@@ -8,8 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::Plan;
-use crate::engine::{Conns, Interval, Mode, Orders, Recorder, Worker};
-use crate::wire::{Consumer, Provider};
+use crate::engine::{Driver, Interval, Mode, Orders, Recorder};
 
 type Ready = Result<(u32, Sender<Instant>), io::Error>;
 
@@ -48,18 +47,17 @@ impl Started {
     }
 }
 
+/// Makes what a load thread runs, on that thread.
+pub(crate) type Make = Box<dyn FnOnce(Orders, Recorder) -> io::Result<Box<dyn Driver>> + Send>;
+
 /// Starts a load thread; it waits for the clock to start.
-pub(super) fn start<C, P>(
+pub(super) fn start(
     plan: &Plan,
     thread: usize,
-    conns: Conns<C, P>,
+    make: Make,
     out: Sender<Box<Interval>>,
     flags: &Flags,
-) -> io::Result<Started>
-where
-    C: Consumer + Send + 'static,
-    P: Provider + Send + 'static,
-{
+) -> io::Result<Started> {
     let orders = orders(plan, thread, flags);
     let (back, empty) = channel();
     let (ready_out, ready) = channel::<Ready>();
@@ -68,9 +66,8 @@ where
         let open = matches!(orders.mode, Mode::Open { .. });
         let spans = (orders.warm, orders.end, orders.interval);
         let recorder = Recorder::new(thread, spans, open, out, empty);
-        let made = cpu.map_or(Ok(()), bind).and_then(|()| Worker::new(conns, orders, recorder));
-        let mut worker = match made {
-            Ok(worker) => worker,
+        let mut driver = match cpu.map_or(Ok(()), bind).and_then(|()| make(orders, recorder)) {
+            Ok(driver) => driver,
             Err(error) => {
                 let _ = ready_out.send(Err(error));
                 return (Ok(()), Vec::new());
@@ -79,10 +76,9 @@ where
         let (go, started) = channel();
         let _ = ready_out.send(Ok((rustix::thread::gettid().as_raw_nonzero().get() as u32, go)));
         let Ok(epoch) = started.recv() else { return (Ok(()), Vec::new()) };
-        worker.start_at(epoch);
-        let result = worker.run();
-        let complaints = std::mem::take(&mut worker.complaints);
-        drop(worker);
+        let result = driver.run(epoch);
+        let complaints = driver.complaints();
+        drop(driver);
         // its CPU clock is gone with the thread: stay until it was read
         let _ = started.recv();
         (result, complaints)

@@ -37,7 +37,7 @@ pub(super) fn ramp(args: &RunArgs, bound_ms: f64, stop: &Arc<AtomicBool>) -> Res
     let Some((report, measured)) = search.best else {
         return Err(format!("no rate was found whose p99 stays below {bound_ms} ms; try a lower --rate").into());
     };
-    println!("highest rate with a p99 below {bound_ms} ms: {}/s", count(good));
+    eprintln!("highest rate with a p99 below {bound_ms} ms: {}/s", count(good));
     args.output.write(&report, &measured)
 }
 

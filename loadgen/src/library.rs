@@ -1,0 +1,298 @@
+//! The load through corelay's own client library (`--client tokio`): what a user's program could do at best.
+//!
+//! Each load thread is a runtime of its own; its consumers' requests and its providers' handlers are tasks on it.
+
+use std::cell::RefCell;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use corelay::base::ChannelId;
+use corelay::client::{Body, Consumer, Error, ErrorKind, Options, Provider, Request};
+use corelay::protocol::Code;
+use tokio::io::AsyncReadExt;
+use tokio::runtime::Runtime;
+use tokio::task::LocalSet;
+
+use crate::dial::Frames;
+use crate::engine::{Driver, Mode, Orders, Recorder};
+use crate::measure::Measured;
+use crate::pump::FILLER;
+use crate::run::{Live, Make, Plan, RunError, execute_on};
+use crate::schedule::Schedule;
+use crate::size::Size;
+use crate::wire::Outcome;
+
+/// Handlers of a provider that wait for requests at a time.
+const HANDLERS: u32 = 64;
+/// tokio's timers count in milliseconds: what is due sooner is waited for by yielding.
+const TIMER: Duration = Duration::from_millis(2);
+
+/// Runs `plan` through the client library; what `frames` says of channels, window and token holds.
+///
+/// # Errors
+/// [`RunError`].
+pub fn execute(plan: &Plan, frames: &Frames, live: &mut Live, stop: &Arc<AtomicBool>) -> Result<Measured, RunError> {
+    let threads = plan.threads.max(1);
+    let make = |thread: usize| -> Make {
+        let (plan, frames) = (plan.clone(), frames.clone());
+        Box::new(move |orders, recorder| Ok(Box::new(Library::new(&plan, &frames, thread, orders, recorder)?)))
+    };
+    execute_on(plan, (0..threads).map(make).collect(), live, stop)
+}
+
+/// One load thread.
+struct Library {
+    runtime: Runtime,
+    tasks: LocalSet,
+    consumers: Vec<Consumer>,
+    providers: Vec<Provider>,
+    slots: u32,
+    timeout: Duration,
+    shared: Rc<Shared>,
+}
+
+/// What its tasks share.
+struct Shared {
+    orders: RefCell<Orders>,
+    recorder: RefCell<Recorder>,
+    random: RefCell<fastrand::Rng>,
+    state: RefCell<State>,
+    response: Size,
+}
+
+#[derive(Default)]
+struct State {
+    begun: u64,
+    in_flight: u64,
+    over: bool,
+    complaint: Option<String>,
+}
+
+impl Library {
+    fn new(plan: &Plan, frames: &Frames, thread: usize, orders: Orders, recorder: Recorder) -> io::Result<Library> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let mine = |number: &usize| number % plan.threads.max(1) == thread;
+        let channel = |number: usize| -> ChannelId { frames.channels[number % frames.channels.len()] };
+        let options = || {
+            let options = Options::default().name("loadgen").window(frames.window);
+            if frames.token.is_empty() { options } else { options.token(frames.token.clone()) }
+        };
+        let addr = frames.addr.to_string();
+        let connected = runtime.block_on(async {
+            let (mut consumers, mut providers) = (Vec::new(), Vec::new());
+            for number in (0..plan.providers).filter(mine) {
+                let (addr, channel) = (addr.as_str(), channel(number));
+                providers.push(Provider::connect_with(addr, channel, frames.max_concurrent, options()).await?);
+            }
+            for number in (0..plan.consumers).filter(mine) {
+                consumers.push(Consumer::connect_with(addr.as_str(), channel(number), options()).await?);
+            }
+            Ok::<_, Error>((consumers, providers))
+        });
+        let (consumers, providers) = connected.map_err(io::Error::other)?;
+        let shared = Shared {
+            random: RefCell::new(fastrand::Rng::with_seed(orders.seed ^ (thread as u64) << 48)),
+            orders: RefCell::new(orders),
+            recorder: RefCell::new(recorder),
+            state: RefCell::default(),
+            response: frames.response.clone(),
+        };
+        let timeout = Duration::from_millis(u64::from(frames.timeout_ms));
+        let (tasks, shared) = (LocalSet::new(), Rc::new(shared));
+        Ok(Library { runtime, tasks, consumers, providers, slots: frames.slots, timeout, shared })
+    }
+
+    fn start_providers(&self) {
+        for provider in &self.providers {
+            for _ in 0..HANDLERS {
+                let (provider, shared) = (provider.clone(), Rc::clone(&self.shared));
+                self.tasks.spawn_local(async move {
+                    while let Some(request) = provider.receive().await {
+                        // the consumer counts what goes wrong
+                        let _ = answer(request, &shared).await;
+                    }
+                });
+            }
+        }
+    }
+
+    /// Closed loop: a task for each place.
+    fn start_closed(&self) {
+        for consumer in &self.consumers {
+            for _ in 0..self.slots {
+                let (consumer, shared, timeout) = (consumer.clone(), Rc::clone(&self.shared), self.timeout);
+                self.tasks.spawn_local(async move {
+                    while shared.may_begin() {
+                        let now = shared.now();
+                        shared.request(&consumer, now, timeout).await;
+                    }
+                });
+            }
+        }
+    }
+
+    /// Open loop: a task that keeps the schedule, and one for each request.
+    fn start_open(&self, mut schedule: Schedule) {
+        let (consumers, shared, timeout) = (self.consumers.clone(), Rc::clone(&self.shared), self.timeout);
+        let places = u64::from(self.slots) * consumers.len() as u64;
+        self.tasks.spawn_local(async move {
+            let mut turn = 0;
+            let end = shared.orders.borrow().end;
+            while shared.may_begin() && schedule.next() < end {
+                let (intended, now) = (schedule.next(), shared.now());
+                if intended > now || shared.state.borrow().in_flight >= places {
+                    let left = Duration::from_nanos(intended.saturating_sub(now));
+                    shared.pause(left).await;
+                    continue;
+                }
+                schedule.advance();
+                turn = (turn + 1) % consumers.len();
+                let (consumer, shared) = (consumers[turn].clone(), Rc::clone(&shared));
+                tokio::task::spawn_local(async move { shared.request(&consumer, intended, timeout).await });
+            }
+            shared.recorder.borrow_mut().counts().unsent += schedule.left_before(end);
+        });
+    }
+}
+
+impl Driver for Library {
+    fn run(&mut self, epoch: Instant) -> io::Result<()> {
+        self.shared.orders.borrow_mut().epoch = epoch;
+        self.tasks.block_on(&self.runtime, async {
+            self.start_providers();
+            let orders = self.shared.orders.borrow().clone();
+            match orders.mode {
+                Mode::Closed => self.start_closed(),
+                Mode::Open { rate, arrivals } => {
+                    self.start_open(Schedule::new(rate, arrivals, orders.thread, orders.threads, orders.seed));
+                }
+            }
+            self.shared.watch(&orders).await;
+        });
+        let now = self.shared.now();
+        let lost = self.shared.state.borrow().in_flight;
+        let mut recorder = self.shared.recorder.borrow_mut();
+        recorder.counts().lost += lost;
+        recorder.finish(now);
+        Ok(())
+    }
+
+    fn complaints(&mut self) -> Vec<String> {
+        self.shared.state.borrow_mut().complaint.take().into_iter().collect()
+    }
+}
+
+impl Shared {
+    fn now(&self) -> u64 {
+        self.orders.borrow().epoch.elapsed().as_nanos() as u64
+    }
+
+    fn may_begin(&self) -> bool {
+        let (orders, state) = (self.orders.borrow(), self.state.borrow());
+        !state.over && orders.requests.is_none_or(|requests| state.begun < requests)
+    }
+
+    /// Waits about this long: by the timer, or by letting the other tasks go first.
+    async fn pause(&self, left: Duration) {
+        if left > TIMER {
+            tokio::time::sleep(left - TIMER).await;
+            return;
+        }
+        let began = self.now();
+        tokio::task::yield_now().await;
+        let spun = self.now() - began;
+        // a yield in which others worked is no waste: an empty one takes a microsecond
+        self.recorder.borrow_mut().counts().spun += spun.min(1_000);
+    }
+
+    async fn request(&self, consumer: &Consumer, intended: u64, timeout: Duration) {
+        let size = self.orders.borrow().size.draw(&mut self.random.borrow_mut());
+        let sent = self.now();
+        {
+            let mut state = self.state.borrow_mut();
+            state.in_flight += 1;
+            state.begun += u64::from(intended >= self.orders.borrow().warm);
+        }
+        self.recorder.borrow_mut().sent(intended, sent, false);
+        let result = exchange(consumer, size, timeout).await;
+        let now = self.now();
+        self.state.borrow_mut().in_flight -= 1;
+        let mut recorder = self.recorder.borrow_mut();
+        recorder.tick(now);
+        let outcome = match result {
+            Ok(bytes) => Outcome::Answered(bytes),
+            Err(error) => {
+                self.state.borrow_mut().complaint.get_or_insert_with(|| format!("a request failed: {error}"));
+                Outcome::Failed(code(error.kind))
+            }
+        };
+        recorder.ended(intended, sent, size, outcome, now);
+    }
+
+    /// Ends the run when it is over, and returns when all threads' requests are.
+    async fn watch(&self, orders: &Orders) {
+        let (mut left, mut give_up) = (false, u64::MAX);
+        loop {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            let now = self.now();
+            self.recorder.borrow_mut().tick(now);
+            let (over, idle, begun) = {
+                let state = self.state.borrow();
+                (state.over, state.in_flight == 0, state.begun)
+            };
+            let enough = orders.requests.is_some_and(|requests| begun >= requests && idle);
+            if !over && (now >= orders.end || enough || orders.stop.load(Ordering::Relaxed)) {
+                self.state.borrow_mut().over = true;
+                self.recorder.borrow_mut().end_at(now);
+                give_up = now + orders.patience;
+            } else if over && (idle || now >= give_up) && orders.leave(&mut left) {
+                return;
+            }
+        }
+    }
+}
+
+/// One request and its answer's bytes.
+async fn exchange(consumer: &Consumer, size: u64, timeout: Duration) -> Result<u64, Error> {
+    let mut response = consumer.send(body(size), timeout).await?;
+    let mut got = 0;
+    while let Some(piece) = response.chunk().await? {
+        got += piece.len() as u64;
+    }
+    Ok(got)
+}
+
+async fn answer(mut request: Request, shared: &Shared) -> Result<(), Error> {
+    while request.chunk().await?.is_some() {}
+    let size = shared.response.draw(&mut shared.random.borrow_mut());
+    request.respond(body(size)).await
+}
+
+fn body(size: u64) -> Body {
+    match FILLER.get(..size as usize) {
+        Some(bytes) => Body::from(bytes),
+        None => Body::reader(tokio::io::repeat(b'x').take(size)),
+    }
+}
+
+/// The code that failures of this kind are counted under.
+fn code(kind: ErrorKind) -> u16 {
+    let by_name = Code::ALL.into_iter().find(|code| code.name().eq_ignore_ascii_case(kind.name()));
+    by_name.unwrap_or(if kind == ErrorKind::Connection { Code::Timeout } else { Code::Internal }).to_wire()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_are_counted_under_their_codes() {
+        assert_eq!(code(ErrorKind::NoProvider), Code::NoProvider.to_wire());
+        assert_eq!(code(ErrorKind::Flood), Code::Flood.to_wire());
+        assert_eq!(code(ErrorKind::Connection), Code::Timeout.to_wire());
+        assert_eq!(code(ErrorKind::Body), Code::Internal.to_wire());
+    }
+}
