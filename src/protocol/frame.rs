@@ -193,28 +193,29 @@ impl Header {
     #[must_use]
     #[inline]
     pub fn encode(&self) -> [u8; HEADER_LEN] {
-        let mut out = [0; HEADER_LEN];
-        out[0..4].copy_from_slice(&self.length.to_le_bytes());
-        out[4] = self.kind;
-        out[5] = self.flags.0;
-        out[6..8].copy_from_slice(&self.code.to_le_bytes());
-        out[8..12].copy_from_slice(&self.stream.to_le_bytes());
-        out[12..16].copy_from_slice(&self.arg.to_le_bytes());
-        out
+        // as one number, so that it reaches its place from registers: bytes stored one by one and read back sixteen at
+        // once would wait for each other
+        let low = u64::from(self.length)
+            | u64::from(self.kind) << 32
+            | u64::from(self.flags.0) << 40
+            | u64::from(self.code) << 48;
+        let high = u64::from(self.stream) | u64::from(self.arg) << 32;
+        (u128::from(low) | u128::from(high) << 64).to_le_bytes()
     }
 
     /// The header in these 16 bytes. Any 16 bytes decode; what they mean is the receiver's to judge.
     #[must_use]
     #[inline]
     pub fn decode(bytes: &[u8; HEADER_LEN]) -> Header {
-        let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        let all = u128::from_le_bytes(*bytes);
+        let (low, high) = (all as u64, (all >> 64) as u64);
         Header {
-            length: word(0),
-            kind: bytes[4],
-            flags: Flags(bytes[5]),
-            code: u16::from_le_bytes([bytes[6], bytes[7]]),
-            stream: word(8),
-            arg: word(12),
+            length: low as u32,
+            kind: (low >> 32) as u8,
+            flags: Flags((low >> 40) as u8),
+            code: (low >> 48) as u16,
+            stream: high as u32,
+            arg: (high >> 32) as u32,
         }
     }
 }

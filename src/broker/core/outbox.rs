@@ -14,6 +14,7 @@ use std::collections::VecDeque;
 
 use super::flow::Dir;
 use crate::base::{Batch, Key, Piece, Segment, Time};
+use crate::protocol::HEADER_LEN;
 
 /// Something to be done when the kernel has taken the bytes up to `at`.
 #[derive(Clone, Copy, Debug)]
@@ -124,15 +125,22 @@ impl Outbox {
         }
     }
 
-    /// Appends a small frame: its head and a copied body.
+    /// Appends a small frame: its header, for a REQUEST the id, and a copied body.
     #[inline]
-    pub(super) fn stage_small<const N: usize>(&mut self, spare: &mut Spare, head: &[u8; N], body: &[u8]) {
+    pub(super) fn stage_small<const N: usize>(
+        &mut self,
+        spare: &mut Spare,
+        header: [u8; HEADER_LEN],
+        id: &[u8; N],
+        body: &[u8],
+    ) {
         if self.staged.capacity() == 0 {
             self.staged = spare.take();
         }
-        let len = N + body.len();
+        let len = HEADER_LEN + N + body.len();
         self.staged.reserve(len);
-        self.staged.extend_from_slice(head);
+        self.staged.extend_from_slice(&header);
+        self.staged.extend_from_slice(id);
         self.staged.extend_from_slice(body);
         self.staged_more(len);
     }

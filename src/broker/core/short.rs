@@ -14,7 +14,7 @@ use super::streams::Assigned;
 use super::timers::request_token;
 use crate::base::Key;
 use crate::base::limits::REQUEST_STATE;
-use crate::protocol::{Flags, FrameType, HEADER_LEN, Header, REQUEST_ID_LEN};
+use crate::protocol::{Flags, FrameType, Header, REQUEST_ID_LEN};
 
 /// The flags that make a frame special, or for END, its absence.
 const MATTERS: u8 = Flags::END.0 | Flags::HEADERS.0 | Flags::ONEWAY.0 | Flags::WAIT.0 | Flags::RETRY.0;
@@ -51,10 +51,7 @@ impl Core {
         let deadline = self.now + timeout;
         let left = deadline.millis_since(self.now).max(1) as u32;
         let out = Header::new(FrameType::Request, slot as u32 + 1).length(header.length).flags(Flags::END).arg(left);
-        let mut head = [0; HEADER_LEN + REQUEST_ID_LEN];
-        head[..HEADER_LEN].copy_from_slice(&out.encode());
-        head[HEADER_LEN..].copy_from_slice(id);
-        target.out.stage_small(&mut self.spare, &head, body);
+        target.out.stage_small(&mut self.spare, out.encode(), id, body);
         let sent = Flow { granted: granted - len, credit: target.window - len, ..Flow::WHOLE };
         let request = self.requests.insert(Request {
             id: *id,
@@ -127,7 +124,7 @@ impl Core {
             return false;
         }
         let out = Header::new(FrameType::Response, stream).length(len).flags(Flags::END);
-        target.out.stage_small(&mut self.spare, &out.encode(), body);
+        target.out.stage_small(&mut self.spare, out.encode(), &[], body);
         target.opened.remove(stream);
         if !std::mem::replace(&mut target.out.dirty, true) {
             self.dirty.push(consumer);
