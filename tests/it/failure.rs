@@ -46,7 +46,7 @@ fn a_thousand_stalled_streams_harm_no_other() {
         (stalled, received)
     });
     for _ in 0..STALLED {
-        let request = provider.expect(FrameType::Request);
+        let request = next_request(&mut provider);
         provider.respond(request.stream, &vec![7; BODY]);
     }
     let (stalled, received) = reading.join().unwrap();
@@ -55,7 +55,7 @@ fn a_thousand_stalled_streams_harm_no_other() {
     for n in 0..500 {
         let start = Instant::now();
         healthy.request(1, 1 << 64 | n, b"quick", Flags::NONE);
-        let request = provider.expect(FrameType::Request);
+        let request = next_request(&mut provider);
         provider.respond(request.stream, b"quick");
         assert_eq!(healthy.expect(FrameType::Response).payload, b"quick");
         times.push(start.elapsed());
