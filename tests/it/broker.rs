@@ -281,6 +281,28 @@ fn a_drain_finishes_what_is_in_flight() {
 }
 
 #[test]
+fn a_drain_ends_on_all_cores_however_long_one_of_them_takes() {
+    everywhere(|broker| {
+        let mut provider = Wire::provider(broker.addr, "spread", 400);
+        let mut consumer = Wire::consumer(broker.addr, "spread");
+        for n in 1..=400 {
+            consumer.request(n, u128::from(n), b"", Flags::NONE);
+        }
+        let streams: Vec<u32> = (0..400).map(|_| provider.expect(FrameType::Request).stream).collect();
+        broker.server.drain();
+        provider.expect(FrameType::GoAway);
+        consumer.expect(FrameType::GoAway);
+        // one at a time: each takes turns of both cores, and the links must be served to the last
+        for stream in streams {
+            provider.respond(stream, b"late");
+            assert_eq!(consumer.expect(FrameType::Response).payload, b"late");
+        }
+        provider.expect_closed();
+        consumer.expect_closed();
+    });
+}
+
+#[test]
 fn after_drain_timeout_what_is_left_ends_as_started() {
     for io in [Io::Epoll, Io::Uring] {
         let limits = Limits { drain_timeout: Duration::from_millis(50), ..Limits::default() };
