@@ -92,3 +92,18 @@ impl FromStr for ChannelId {
         Ok(ChannelId::named(text))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What other implementations are checked against: both stand in `docs/PROTOCOL.md`.
+    #[test]
+    fn the_test_vector_of_the_protocol_holds() {
+        let page = include_str!("../../docs/PROTOCOL.md");
+        let orders = ChannelId::named("orders").to_string();
+        assert_eq!(NAMESPACE.to_string(), "6f0c5c2a-93d1-5a57-8b5e-3d0af1c7e294");
+        assert_eq!(orders, "73b5cf50-6207-50e2-a85c-7f37b1c8e916");
+        assert!(page.contains(&format!("`{NAMESPACE}`")) && page.contains(&format!("`orders` is `{orders}`")));
+    }
+}

@@ -31,8 +31,8 @@ pub struct Limits {
     /// comes beyond it is closed at once, so that those who are in keep their service.
     pub max_connections: u32,
     /// Connections from one IP address; 0 for no such bound. Default 0: behind a proxy or NAT many honest clients
-    /// share an address, so only the operator can know a number. Once set it holds for loopback, too; Unix sockets
-    /// have no address and are never counted.
+    /// share an address, so only the operator can know a number. Loopback and Unix sockets are exempt: one proxy on
+    /// this machine would else be the limit of everybody behind it.
     pub max_connections_per_ip: u32,
     /// Connections whose HELLO is not accepted yet. Default 4,096: a restart lets all clients come back at once,
     /// and at 4 KiB each strangers can tie up no more than 16 MiB.

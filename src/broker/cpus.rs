@@ -7,11 +7,7 @@ use super::options::Cores;
 /// # Errors
 /// What was asked for and what there is.
 pub(super) fn choose(cores: &Cores) -> Result<Vec<usize>, String> {
-    let mut allowed: Vec<usize> =
-        core_affinity::get_core_ids().unwrap_or_default().into_iter().map(|core| core.id).collect();
-    if allowed.is_empty() {
-        allowed.push(0);
-    }
+    let mut allowed = allowed();
     match cores {
         Cores::Auto => {
             let quota = cgroup_quota().unwrap_or(allowed.len()).max(1);
@@ -32,6 +28,16 @@ pub(super) fn choose(cores: &Cores) -> Result<Vec<usize>, String> {
             None => Ok(list.clone()),
         },
     }
+}
+
+/// The CPUs of the affinity mask.
+pub(super) fn allowed() -> Vec<usize> {
+    let mut allowed: Vec<usize> =
+        core_affinity::get_core_ids().unwrap_or_default().into_iter().map(|core| core.id).collect();
+    if allowed.is_empty() {
+        allowed.push(0);
+    }
+    allowed
 }
 
 /// Whole CPUs of the cgroup's bandwidth limit (cgroup v2, cpu.max), if there is one.

@@ -15,6 +15,9 @@ const OTHER_FILES: u64 = 64;
 /// # Errors
 /// [`ServerError::Memory`], with the sum.
 pub(super) fn fit(mut options: ServerOptions, cores: usize) -> Result<ServerOptions, ServerError> {
+    for misfit in misfits(&options, cores, super::cpus::allowed().len()) {
+        warn!("{misfit}");
+    }
     let files = raise_nofile();
     let room = u32::try_from(files.saturating_sub(OTHER_FILES)).unwrap_or(u32::MAX).max(1);
     if options.limits.max_connections > room {
@@ -37,6 +40,19 @@ pub(super) fn fit(mut options: ServerOptions, cores: usize) -> Result<ServerOpti
         )));
     }
     Ok(options)
+}
+
+/// What works, but not as it was meant: more cores than CPUs, a channel spread over more cores than run.
+fn misfits(options: &ServerOptions, cores: usize, cpus: usize) -> Vec<String> {
+    let mut misfits = Vec::new();
+    if cores > cpus {
+        misfits.push(format!("{cores} cores were asked for, this process may use {cpus} CPUs: threads share them"));
+    }
+    for channel in options.channels.iter().filter(|channel| usize::from(channel.spread) > cores) {
+        let (name, spread) = (&channel.name, channel.spread);
+        misfits.push(format!("channel.{name}.spread = {spread}: there are {cores} cores, it is spread over those"));
+    }
+    misfits
 }
 
 /// Raises the soft limit on open files to the hard one; says what it is then.
@@ -65,5 +81,23 @@ fn memory() -> (u64, &'static str) {
     match v2.chain(v1).filter_map(|text| text.trim().parse::<u64>().ok()).min() {
         Some(cgroup) if cgroup < machine => (cgroup, "the cgroup"),
         _ => (machine, "the machine"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::ChannelId;
+    use crate::broker::options::ChannelOptions;
+
+    #[test]
+    fn what_does_not_fit_the_machine_is_told() {
+        let resize = ChannelOptions { spread: 4, ..ChannelOptions::new(ChannelId::named("resize"), "resize") };
+        let options = ServerOptions { channels: vec![resize], ..ServerOptions::default() };
+        assert_eq!(misfits(&options, 4, 4), Vec::<String>::new());
+        let told = misfits(&options, 3, 2);
+        assert!(told[0].starts_with("3 cores were asked for, this process may use 2 CPUs"), "{told:?}");
+        assert!(told[1].starts_with("channel.resize.spread = 4: there are 3 cores"), "{told:?}");
+        assert_eq!(told.len(), 2);
     }
 }

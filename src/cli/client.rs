@@ -38,6 +38,9 @@ impl ServerArgs {
                     error.text()
                 )
             }
+            ErrorKind::Protocol => {
+                format!("{}\nIs a corelay broker listening there? --server names another address.", error.text())
+            }
             ErrorKind::InvalidInput => format!("--server: {}", error.text()),
             _ => format!("{}: {error}", self.server),
         };
@@ -55,7 +58,7 @@ pub(crate) struct SendArgs {
     pub(crate) file: String,
     #[command(flatten)]
     pub(crate) server: ServerArgs,
-    /// How long the whole request may take
+    /// How long the whole request may take, sending and answer included; for long work give more than the default
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = timeout)]
     pub(crate) timeout: Duration,
     /// With no provider there, wait for one until the timeout

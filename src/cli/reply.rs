@@ -41,7 +41,8 @@ The command finds these in its environment:
 
 A non-zero exit fails the request with the end of the command's stderr. When the consumer cancels, goes away or its \
 timeout passes, the command's whole process group gets SIGTERM, and SIGKILL 2 s later. What a command leaves running \
-behind it is killed.
+behind it is killed. It is the process group that is signalled: what makes a session or group of its own (setsid) runs \
+on, and so does every command when this provider is itself ended by SIGKILL.
 
 SIGTERM or SIGINT: no new requests, those in hand are finished (10 s at most), exit 0.
 

@@ -27,6 +27,7 @@ const EXAMPLES: &str = "\
 Examples:
   echo hello | corelay request shout
   corelay request thumbnails photo.jpg --header content-type=image/jpeg --timeout 10s > thumbnail.jpg
+  corelay request shrink big.log --timeout 10m > big.log.gz
   corelay request jobs job.json --wait --retry --timeout 5m --server broker-1:9090,broker-2:9090";
 
 pub(crate) fn run(args: Args) -> Result<(), Failure> {

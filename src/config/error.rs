@@ -66,6 +66,12 @@ pub(crate) enum ConfigError {
         /// The most similar setting, likewise.
         nearest: Option<String>,
     },
+    /// What `--set` was given is no assignment to a setting.
+    #[error("--set {given}: expected section.key=value, such as limits.window=1MiB")]
+    BadSet {
+        /// What was given.
+        given: String,
+    },
     /// The value can't be read, or can't work.
     #[error("{origin}: {key} = {value}: expected {expected}")]
     BadValue {

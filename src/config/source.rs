@@ -76,12 +76,7 @@ fn entry_key(list: &List, name: &str, known: &[(&'static str, Vec<String>)]) -> 
 /// The assignments of `--set section.key=value`.
 pub(crate) fn set(arguments: &[String]) -> Result<Vec<Assignment>, ConfigError> {
     let each = |argument: &String| {
-        let malformed = || ConfigError::BadValue {
-            origin: Origin::Set,
-            key: "argument".into(),
-            value: argument.clone(),
-            expected: "section.key=value".into(),
-        };
+        let malformed = || ConfigError::BadSet { given: argument.clone() };
         let (name, value) = argument.split_once('=').ok_or_else(malformed)?;
         let key = dotted(name.trim()).ok_or_else(malformed)?;
         Ok(Assignment { values: split(&key, value.trim()), key, origin: Origin::Set })

@@ -147,7 +147,7 @@ fn bad_values_are_refused_by_name() {
     assert!(refusal(Loaded::from(&gone)).starts_with("cannot read the configuration file /no/such/file: "));
     let set = vec!["window".into()];
     let bare = refusal(Loaded::from(&Sources { set, ..Sources::default() }));
-    assert_eq!(bare, "--set: argument = window: expected section.key=value");
+    assert_eq!(bare, "--set window: expected section.key=value, such as limits.window=1MiB");
 }
 
 #[test]

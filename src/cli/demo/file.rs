@@ -34,6 +34,7 @@ impl Source {
     /// is left behind.
     pub(crate) fn make(len: u64) -> Result<Source, Failure> {
         let dir = std::env::temp_dir();
+        check_room(&dir, len)?;
         let path = dir.join(format!("corelay-demo-{}", uuid::Uuid::new_v4()));
         let cannot = |error: std::io::Error| {
             let hint = match error.kind() {
@@ -56,6 +57,21 @@ impl Source {
         file.seek(SeekFrom::Start(0))?;
         Ok(tokio::fs::File::from_std(file))
     }
+}
+
+/// Refuses at once what `dir` has no room for, rather than when it is full. Where that can't be told, writing tells.
+fn check_room(dir: &Path, len: u64) -> Result<(), Failure> {
+    let Ok(fs) = rustix::fs::statvfs(dir) else { return Ok(()) };
+    let free = fs.f_bavail.saturating_mul(fs.f_frsize);
+    // some file systems count no blocks at all
+    if fs.f_blocks == 0 || len <= free {
+        return Ok(());
+    }
+    let (wanted, free) = (text::bytes(len), text::bytes(free));
+    Err(Failure::local(format!(
+        "no room for a file of {wanted} in {}: {free} are free; --size takes less, TMPDIR names another directory",
+        dir.display()
+    )))
 }
 
 fn fill(file: &File, len: u64) -> std::io::Result<()> {
@@ -86,6 +102,13 @@ mod tests {
         (&made.file).seek(SeekFrom::Start(0)).unwrap();
         (&made.file).read_to_end(&mut bytes).unwrap();
         assert!(bytes[..1000].iter().any(|&byte| byte != 0));
+    }
+
+    #[test]
+    fn a_file_without_room_is_refused_before_it_is_made() {
+        let refused = Source::make(u64::MAX).unwrap_err();
+        assert_eq!(refused.code, 10);
+        assert!(refused.text.unwrap().contains(" are free"));
     }
 
     #[test]

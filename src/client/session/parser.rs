@@ -46,16 +46,18 @@ pub(super) struct Parser {
     role: Role,
     state: State,
     limit: u32,
+    welcomed: bool,
 }
 
 impl Parser {
     pub(super) fn new(role: Role) -> Parser {
-        Parser { role, state: State::Header, limit: MAX_HANDSHAKE_FRAME }
+        Parser { role, state: State::Header, limit: MAX_HANDSHAKE_FRAME, welcomed: false }
     }
 
     /// WELCOME came: frames of up to this many bytes from now on.
     pub(super) fn set_limit(&mut self, max_frame: u32) {
         self.limit = max_frame;
+        self.welcomed = true;
     }
 
     /// The next frame in `input`, taken out of it; `None` when more bytes are needed.
@@ -89,6 +91,11 @@ impl Parser {
     fn header(&mut self, input: &mut BytesMut) -> Result<Step, End> {
         let Some(bytes) = input.first_chunk::<HEADER_LEN>() else { return Ok(Step::More) };
         let header = Header::decode(bytes);
+        if !self.welcomed && !may_open(&header) {
+            let text =
+                format!("no corelay broker: it began with \"{}\", which is no corelay frame", bytes.escape_ascii());
+            return Err(End::found(Code::Protocol, text));
+        }
         if header.length > self.limit {
             let text = format!("frame of {} bytes, the limit is {}", header.length, self.limit);
             return Err(End::found(Code::FrameTooLarge, text));
@@ -161,6 +168,15 @@ impl Parser {
         let whole = n == left;
         self.state = if whole { State::Header } else { State::Body { stream, left: left - n, end } };
         (body, whole && end)
+    }
+}
+
+/// Whether a broker may send this before WELCOME. What else comes is mostly another kind of server, to which the
+/// client has been pointed by mistake.
+fn may_open(header: &Header) -> bool {
+    match header.frame_type() {
+        Some(_) => header.stream == 0,
+        None => header.is_extension(),
     }
 }
 

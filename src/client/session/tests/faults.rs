@@ -160,6 +160,10 @@ fn only_welcome_or_an_error_opens_a_connection() {
     assert_ends(fresh(), new(FrameType::Welcome, 0), &[1, 0], Code::Protocol);
     assert_ends(fresh(), new(FrameType::Welcome, 0), &[9; 40], Code::Version);
     assert_ends(fresh(), new(FrameType::Welcome, 0), &[0; 4097], Code::FrameTooLarge);
+    let mut elsewhere = fresh();
+    elsewhere.receive(&mut bytes::BytesMut::from(&b"HTTP/1.1 400 Bad Request\r\n"[..]), Time::ZERO);
+    let told = elsewhere.end().expect("no broker").text.clone();
+    assert_eq!(told, "no corelay broker: it began with \"HTTP/1.1 400 Bad\", which is no corelay frame");
     let mut refused = fresh();
     receive(&mut refused, new(FrameType::Error, 0).code(Code::Unauthorized), b"no");
     assert_eq!(refused.end().map(|end| end.origin), Some(Origin::Peer(8)));
