@@ -12,7 +12,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use corelay::base::{Batch, Key, Time};
+use corelay::base::{Batch, Key, Leases, Piece, Time};
 use corelay::broker::core::{Action, Core, LinkKind, Options, Output};
 
 use crate::pool::Pool;
@@ -64,7 +64,7 @@ impl Sock {
 pub(crate) struct Shard {
     pub(crate) core: Core,
     pub(crate) pool: Pool,
-    /// Batches the mesh has not taken whole.
+    /// Batches the mesh has not taken, in order.
     links: VecDeque<LinkOut>,
     pub(crate) sleep: Sleep,
     /// What other cores look at before they wake this one.
@@ -75,8 +75,7 @@ pub(crate) struct Shard {
 
 #[derive(Debug)]
 struct LinkOut {
-    key: Key,
-    to: usize,
+    to: u16,
     kind: LinkKind,
     batch: Batch,
 }
@@ -90,10 +89,21 @@ pub(crate) enum Sleep {
     Asleep,
 }
 
-/// Bytes on their way between two cores.
+/// Batches on their way between two cores.
 #[derive(Debug, Default)]
 struct Ring {
-    items: VecDeque<(LinkKind, Vec<u8>)>,
+    items: VecDeque<(LinkKind, Batch)>,
+}
+
+/// Link batches hold no leases.
+struct NoPool;
+
+impl Leases for NoPool {
+    fn bytes(&self, piece: Piece) -> &[u8] {
+        panic!("{piece:?} in a batch for another core")
+    }
+    fn retain(&self, _: Piece) {}
+    fn release(&self, _: Piece) {}
 }
 
 /// See the module's page.
@@ -104,7 +114,7 @@ pub(crate) struct World {
     pub(crate) socks: Vec<Sock>,
     /// By sender, then receiver.
     rings: Vec<Vec<Ring>>,
-    /// Items a ring holds, and bytes an item holds.
+    /// Batches a ring holds, and bytes of one that a core is given at once.
     pub(crate) ring_items: usize,
     pub(crate) item_bytes: usize,
     /// The receive buffers are to be thought scarce.
@@ -207,7 +217,7 @@ impl World {
         let shard = &mut self.shards[shard];
         let piece = shard.pool.lease(bytes, shard.turns);
         shard.core.received(self.now, key, piece, &shard.pool);
-        corelay::base::Leases::release(&shard.pool, piece);
+        shard.pool.release(piece);
         n
     }
 
@@ -301,10 +311,12 @@ impl World {
                 assert!(batch.remaining() > 0, "an empty batch");
                 s.batch = Some(batch);
             }
-            Output::Link { key, core, kind, batch } => {
+            Output::Link { key: _, core, kind, batch } => {
                 let links = &mut self.shards[shard].links;
-                assert!(links.iter().all(|link| link.key != key), "a second batch on a link");
-                links.push_back(LinkOut { key, to: usize::from(core), kind, batch });
+                let twice = links.iter().any(|link| (link.to, link.kind) == (core, kind));
+                assert!(!twice, "a second batch on a link");
+                assert!(batch.remaining() > 0, "an empty batch for a link");
+                links.push_back(LinkOut { to: core, kind, batch });
             }
         }
     }
@@ -363,47 +375,40 @@ impl World {
         }
     }
 
-    /// Passes link batches into the rings as far as they go, and wakes who sleeps.
+    /// Passes link batches into the rings as far as these have room, and wakes who sleeps.
     fn push(&mut self, shard: usize) -> bool {
         let mut moved = false;
         for _ in 0..self.shards[shard].links.len() {
-            let mut link = self.shards[shard].links.pop_front().expect("counted");
-            let ring = &mut self.rings[shard][link.to];
-            let mut bytes = Vec::new();
-            link.batch.for_each_unsent(&self.shards[shard].pool, |part| bytes.extend_from_slice(part));
-            let mut taken = 0;
-            while taken < bytes.len() && ring.items.len() < self.ring_items {
-                let n = self.item_bytes.min(bytes.len() - taken);
-                ring.items.push_back((link.kind, bytes[taken..taken + n].to_vec()));
-                taken += n;
+            let link = self.shards[shard].links.pop_front().expect("counted");
+            let LinkOut { to, kind, batch } = link;
+            let ring = &mut self.rings[shard][usize::from(to)];
+            if ring.items.len() >= self.ring_items {
+                self.shards[shard].links.push_back(LinkOut { to, kind, batch });
+                continue;
             }
-            link.batch.sent += taken;
-            if taken > 0 {
-                moved = true;
-                // the pushing side's half: publish, then look whether the other sleeps
-                let to = link.to;
-                if self.shards[to].sleeping {
-                    self.wake(to);
-                }
+            moved = true;
+            ring.items.push_back((kind, batch));
+            // the pushing side's half: publish, then look whether the other sleeps
+            if self.shards[usize::from(to)].sleeping {
+                self.wake(usize::from(to));
             }
-            if link.batch.remaining() == 0 {
-                let Shard { core, pool, .. } = &mut self.shards[shard];
-                core.sent(self.now, link.key, link.batch, false, pool);
-            } else {
-                self.shards[shard].links.push_back(link);
-            }
+            self.shards[shard].core.link_sent(self.now, to, kind);
         }
         moved
     }
 
-    /// The core takes up to `items` out of its inbound rings.
+    /// The core takes up to `items` out of its inbound rings, and keeps their buffers.
     pub(crate) fn pull(&mut self, shard: usize, items: usize) -> bool {
         let mut moved = false;
         for from in 0..self.shards.len() {
             for _ in 0..items {
-                let Some((kind, bytes)) = self.rings[from][shard].items.pop_front() else { break };
+                let Some((kind, batch)) = self.rings[from][shard].items.pop_front() else { break };
                 moved = true;
-                self.shards[shard].core.link_received(self.now, from as u16, kind, &bytes);
+                let (core, cut, now) = (&mut self.shards[shard].core, self.item_bytes, self.now);
+                batch.for_each_unsent(&NoPool, |bytes| {
+                    bytes.chunks(cut).for_each(|part| core.link_received(now, from as u16, kind, part));
+                });
+                core.recycle(batch);
             }
         }
         moved

@@ -464,9 +464,9 @@ pub enum Output {
         /// What to send.
         batch: Batch,
     },
-    /// Pass it to another core; give it back to [`Core::sent`] when that took it.
+    /// Pass it to another core, which keeps its buffers ([`Core::recycle`]); say so here ([`Core::link_sent`]).
     Link {
-        /// The link, for [`Core::sent`].
+        /// The link's own key.
         key: Key,
         /// To which core.
         core: u16,

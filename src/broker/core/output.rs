@@ -388,7 +388,7 @@ impl Core {
         !self.dirty.is_empty() || !self.news.is_empty() || !self.actions.is_empty()
     }
 
-    /// A batch came back from the reactor, or was taken by another core. `lost`: the socket can't be sent on.
+    /// A batch came back from the reactor. `lost`: the socket can't be sent on.
     pub fn sent<L: Leases>(&mut self, now: Time, key: Key, batch: Batch, lost: bool, leases: &L) {
         self.now = now;
         let Some(conn) = self.conns.get_mut(key) else {

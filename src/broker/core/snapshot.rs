@@ -130,6 +130,9 @@ impl Core {
             );
         }
         assert_eq!(held, self.held, "accounted memory");
+        let timers = self.conns.iter().filter(|(_, conn)| conn.timer.is_some()).count()
+            + self.requests.iter().filter(|(_, request)| request.timer.is_some()).count();
+        assert_eq!(timers, self.wheel.len(), "timers of what is still there, and all timers");
         for (index, channel) in self.channels.iter() {
             let on_it = self.conns.iter().filter(|(_, conn)| conn.channel as usize == index);
             let in_use: u32 = on_it.filter(|(_, conn)| conn.side == Side::Provider).map(|(_, conn)| conn.in_use).sum();

@@ -103,7 +103,10 @@ impl OpenedStreams {
 
     /// The requests the active ids stand for.
     pub(super) fn requests(&self) -> Vec<Key> {
-        let all = self.dense.iter().flatten().chain(self.sparse.values());
+        // in the order of their ids: the map's own is another one in each process, and a seed is to replay
+        let mut sparse: Vec<(&u32, &Opened)> = self.sparse.iter().collect();
+        sparse.sort_unstable_by_key(|&(id, _)| id);
+        let all = self.dense.iter().flatten().chain(sparse.into_iter().map(|(_, state)| state));
         all.filter_map(|state| if let Opened::Active(key) = state { Some(*key) } else { None }).collect()
     }
 }
