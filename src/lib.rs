@@ -19,8 +19,11 @@ pub mod broker;
 pub mod client;
 #[cfg(feature = "server")]
 pub mod reactor;
-#[cfg(feature = "server")]
-pub mod telemetry;
 
 #[cfg(feature = "server")]
 pub use broker::Server;
+
+/// The README's programs, compiled with the documentation's examples.
+#[cfg(all(doctest, feature = "client", feature = "server"))]
+#[doc = include_str!("../README.md")]
+pub struct ReadmeDoctests;

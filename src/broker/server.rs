@@ -103,7 +103,10 @@ impl Server {
         // each core accepts on a descriptor of its own; these ones go now, so that a drain closes the last
         let (wakers, threads) = spawn(&options, io, &cpus, &listeners, &control)?;
         let addrs = listeners.into_iter().map(|listener| listener.addr).collect();
-        info!(cores = cpus.len(), ?io, "started");
+        if let Some(admin) = &options.admin {
+            warn!(%admin, "server.admin is set, but this version has no admin page: nothing listens there");
+        }
+        info!(name = options.name, cores = cpus.len(), ?io, "started");
         Ok(Server { addrs, stopper: Stopper { control, wakers, files }, threads, io })
     }
 

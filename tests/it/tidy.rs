@@ -11,9 +11,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("src/client/session", &["base", "protocol"]),
     ("src/client", &["base", "protocol", "toolkit"]),
     ("src/reactor", &["base"]),
-    ("src/telemetry", &["base"]),
-    ("src/broker", &["base", "protocol", "reactor", "telemetry"]),
-    ("src/config", &["base", "broker", "telemetry"]),
+    ("src/broker", &["base", "protocol", "reactor"]),
+    ("src/config", &["base", "broker"]),
 ];
 
 fn root() -> &'static Path {
