@@ -280,8 +280,9 @@ pub(super) struct Spare {
     kept: usize,
 }
 
-/// Bytes of spare capacity kept a core: a full round of sends for some thousand busy connections.
-const KEEP: usize = 8 * 1024 * 1024;
+/// Bytes of spare capacity kept a core: a full round of small sends for a thousand busy connections. With more, a
+/// stream of large bodies would leave its chunks here.
+const KEEP: usize = 3 * 1024 * 1024;
 /// First size of a buffer: a few small frames; it grows with use and stays grown.
 const FIRST: usize = 1024;
 
