@@ -5,6 +5,7 @@ use tracing::{info, warn};
 use super::options::ServerOptions;
 use super::server::ServerError;
 use crate::base::limits::Limits;
+use crate::reactor::sys;
 
 /// Descriptors the broker needs besides its connections': rings, eventfds, listeners, logs, the admin page.
 const OTHER_FILES: u64 = 64;
@@ -57,16 +58,10 @@ fn misfits(options: &ServerOptions, cores: usize, cpus: usize) -> Vec<String> {
 
 /// Raises the soft limit on open files to the hard one; says what it is then.
 fn raise_nofile() -> u64 {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    if limit.current != limit.maximum
-        && let Err(error) = setrlimit(Resource::Nofile, raised)
-    {
+    sys::raise_nofile().unwrap_or_else(|error| {
         warn!(%error, "the limit on open files could not be raised");
-        return limit.current.unwrap_or(u64::MAX);
-    }
-    limit.maximum.unwrap_or(u64::MAX)
+        rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX)
+    })
 }
 
 /// Bytes of memory there are for this process, and whose they are: the machine's, or its cgroup's.

@@ -286,7 +286,7 @@ where
         while let Some(output) = self.core.next_output(self.reactor.pool()) {
             match output {
                 Output::Socket { handle, batch } => self.reactor.send(Sock(handle), batch),
-                Output::Link { key: _, core, kind, batch } => self.mesh.send(core, Item::Frames { kind, batch }),
+                Output::Link { core, kind, batch } => self.mesh.send(core, Item::Frames { kind, batch }),
             }
         }
         let (core, now) = (&mut self.core, self.now);

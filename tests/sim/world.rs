@@ -311,7 +311,7 @@ impl World {
                 assert!(batch.remaining() > 0, "an empty batch");
                 s.batch = Some(batch);
             }
-            Output::Link { key: _, core, kind, batch } => {
+            Output::Link { core, kind, batch } => {
                 let links = &mut self.shards[shard].links;
                 let twice = links.iter().any(|link| (link.to, link.kind) == (core, kind));
                 assert!(!twice, "a second batch on a link");

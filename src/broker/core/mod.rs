@@ -466,8 +466,6 @@ pub enum Output {
     },
     /// Pass it to another core, which keeps its buffers ([`Core::recycle`]); say so here ([`Core::link_sent`]).
     Link {
-        /// The link's own key.
-        key: Key,
         /// To which core.
         core: u16,
         /// On which of the two links.

@@ -374,8 +374,8 @@ impl Core {
             // whatever waits for the end of this send must not be slept over
             self.backlog |= !conn.out.ring.is_empty() || conn.out.has_marks() || conn.phase != Phase::Open;
             return Some(match conn.side {
-                Side::LinkIn(core) => Output::Link { key, core, kind: LinkKind::Answers, batch },
-                Side::LinkOut(core) => Output::Link { key, core, kind: LinkKind::Requests, batch },
+                Side::LinkIn(core) => Output::Link { core, kind: LinkKind::Answers, batch },
+                Side::LinkOut(core) => Output::Link { core, kind: LinkKind::Requests, batch },
                 _ => Output::Socket { handle: conn.handle, batch },
             });
         }
