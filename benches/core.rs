@@ -102,7 +102,7 @@ impl World {
             sent.push((Key::unpack(handle), batch));
         }
         for (key, batch) in sent {
-            self.core.sent(self.now, key, batch, false, &self.pool);
+            self.core.sent(self.now, key, batch, false);
         }
         self.core.end_turn(false, &self.pool);
     }

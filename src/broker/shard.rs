@@ -179,7 +179,7 @@ where
                     self.reactor.pool().release(piece);
                 }
                 Event::Sent { user, batch, error } => {
-                    self.core.sent(self.now, Key::unpack(user), batch, error.is_some(), self.reactor.pool());
+                    self.core.sent(self.now, Key::unpack(user), batch, error.is_some());
                 }
                 Event::Writable { user } => self.core.writable(self.now, Key::unpack(user)),
                 Event::ReceiveEnded { user, error } => {
