@@ -5,7 +5,10 @@
 
 mod broker;
 mod cli;
+#[path = "../../benches/common/mod.rs"]
+mod common;
 mod failure;
 mod fallback;
+mod syscalls;
 mod tidy;
 mod wire;

@@ -467,7 +467,8 @@ pub enum Output {
         /// What to send.
         batch: Batch,
     },
-    /// Pass it to another core, which keeps its buffers ([`Core::recycle`]); say so here ([`Core::link_sent`]).
+    /// Pass it to another core, and say so here ([`Core::link_sent`]). When that has read it, its buffers serve again
+    /// ([`Core::recycle`]): here, if they come back, or there.
     Link {
         /// To which core.
         core: u16,

@@ -446,7 +446,7 @@ impl Core {
         }
     }
 
-    /// Keeps the buffers of a batch another core sent, for output of this one.
+    /// Keeps the buffers of a link's batch that has been read, for output of this core.
     pub fn recycle(&mut self, batch: Batch) {
         self.spare.recycle(batch, &mut self.released);
     }
