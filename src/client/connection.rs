@@ -13,7 +13,7 @@ use bytes::Bytes;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
-use super::session::{Chunks, End, Failure, Flow, NewRequest, Session};
+use super::session::{Chunks, End, Failure, Flow, NewRequest, Session, Taken};
 use super::{Addr, Error, ServerInfo};
 use crate::base::{Key, Time};
 use crate::protocol::{Code, Hello, Welcome};
@@ -241,6 +241,11 @@ impl Conn {
     /// Provider: why a request can't be answered any more.
     pub(super) fn failure(&self, key: Key) -> Option<Error> {
         self.with(|session| session.failure(key).map(|failure| Error::of_failure(failure, session.end())))
+    }
+
+    /// Provider: a handler takes a request up.
+    pub(super) fn take_up(&self, key: Key) -> Taken {
+        self.with(|session| session.take_up(key))
     }
 
     /// Provider: fails a request nobody received.

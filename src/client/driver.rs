@@ -33,6 +33,10 @@ pub(super) struct Driver {
     input: BytesMut,
     out: Vec<u8>,
     written: usize,
+    /// What came last concerned several handles: each is likely to have something to send soon.
+    crowd: bool,
+    /// It has let others go first since it last wrote.
+    waited: bool,
     timer: Pin<Box<Sleep>>,
 }
 
@@ -49,6 +53,8 @@ struct Turn {
     ended: bool,
     /// Nothing came and nothing is to be written: whoever adds something wakes the driver.
     sleeps: bool,
+    /// There is something to be written, and likely more in a moment.
+    gathers: bool,
 }
 
 impl Driver {
@@ -60,6 +66,8 @@ impl Driver {
             input: BytesMut::with_capacity(READ),
             out: Vec::new(),
             written: 0,
+            crowd: false,
+            waited: false,
             timer: Box::pin(tokio::time::sleep(FAR)),
         }
     }
@@ -94,6 +102,12 @@ impl Driver {
             if turn.ended {
                 return Poll::Ready(());
             }
+            if turn.gathers {
+                // Behind the tasks that were woken: one write then takes what all of them have to send.
+                self.waited = true;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             let blocked = match self.write(cx) {
                 Ok(blocked) => blocked,
                 Err(error) => {
@@ -123,6 +137,7 @@ impl Driver {
     fn turn(&mut self, cx: &Context<'_>, read: Read) -> Turn {
         let now = self.conn.now();
         let (input, out) = (&mut self.input, &mut self.out);
+        let (crowd, waited) = (&mut self.crowd, &mut self.waited);
         self.conn.drive(cx, |session| {
             let quiet = matches!(read, Read::Nothing);
             match read {
@@ -133,15 +148,18 @@ impl Driver {
             if now >= session.next_time() {
                 session.on_time(now);
             }
-            if out.is_empty() {
+            *crowd |= session.news() > 1;
+            let gathers = *crowd && !*waited && out.is_empty() && session.wants_write();
+            if out.is_empty() && !gathers {
                 session.fill(out);
+                (*crowd, *waited) = (*crowd && out.is_empty(), false);
             }
             session.write_begins();
             session.end_if_done();
-            let sleeps = quiet && out.is_empty();
+            let sleeps = quiet && out.is_empty() && !gathers;
             let ended = session.end().is_some();
             // With bytes to write, it is the socket that wakes the driver.
-            (Turn { arrivals: session.take_arrivals(), ended, sleeps }, sleeps)
+            (Turn { arrivals: session.take_arrivals(), ended, sleeps, gathers }, sleeps)
         })
     }
 

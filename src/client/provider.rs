@@ -8,6 +8,7 @@ use super::dial::{Dial, Sockets};
 use super::flight::Counts;
 use super::inbox::Inbox;
 use super::link::{Link, Plan};
+use super::session::Taken;
 use super::{Addrs, Channel, Error, ErrorKind, Metrics, Options, Request, Retry};
 
 /// Answers a channel's requests. A cheap handle: clones share one connection, and any number of tasks may
@@ -113,11 +114,15 @@ impl Provider {
     pub async fn receive(&self) -> Option<Request> {
         loop {
             let (conn, arrival) = self.inner.inbox.receive().await?;
-            if conn.with(|session| session.is_over(arrival.key)) {
-                conn.refuse(arrival.key);
-                continue;
-            }
-            return Some(Request::new(conn, arrival, &self.inner.counts));
+            let body = match conn.take_up(arrival.key) {
+                Taken::Whole(body) => Some(body),
+                Taken::Begun => None,
+                Taken::Over => {
+                    conn.refuse(arrival.key);
+                    continue;
+                }
+            };
+            return Some(Request::new(conn, arrival, body, &self.inner.counts));
         }
     }
 

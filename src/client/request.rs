@@ -16,7 +16,7 @@ use super::connection::Conn;
 use super::flight::{Counts, Flight};
 use super::reply::{Reply, Responder, Watched};
 use super::response::{find, headers_of};
-use super::session::Arrival;
+use super::session::{Arrival, Chunks};
 use super::{Body, Error, ErrorKind, Headers};
 use crate::base::Key;
 use crate::protocol::Flags;
@@ -52,16 +52,20 @@ pub struct Request {
 struct Reader {
     conn: Arc<Conn>,
     key: Key,
+    /// The body, if it had come whole when the request was received: then the connection keeps nothing of it.
+    whole: Option<Chunks>,
 }
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        self.conn.with(|session| session.release_reader(self.key));
+        if self.whole.is_none() {
+            self.conn.with(|session| session.release_reader(self.key));
+        }
     }
 }
 
 impl Request {
-    pub(super) fn new(conn: Arc<Conn>, arrival: Arrival, counts: &Arc<Counts>) -> Request {
+    pub(super) fn new(conn: Arc<Conn>, arrival: Arrival, whole: Option<Chunks>, counts: &Arc<Counts>) -> Request {
         let came = conn.instant_of(arrival.at).unwrap_or_else(Instant::now);
         let flight = Flight::begin(counts, Some(came));
         Request {
@@ -71,7 +75,7 @@ impl Request {
             deadline: came + Duration::from_millis(arrival.left_ms.into()),
             piece: Bytes::new(),
             reply: Some(Reply::new(conn.clone(), arrival.key, flight)),
-            reader: Reader { conn, key: arrival.key },
+            reader: Reader { conn, key: arrival.key, whole },
         }
     }
 
@@ -125,7 +129,9 @@ impl Request {
     /// The next piece of the body; `None` at its end. What is not read is not granted either (§4).
     ///
     /// # Errors
-    /// [`ErrorKind::Cancelled`], [`ErrorKind::Deadline`] or [`ErrorKind::Connection`] when nobody waits any more.
+    /// [`ErrorKind::Cancelled`], [`ErrorKind::Deadline`] or [`ErrorKind::Connection`] when nobody waits any more. A
+    /// body that had come whole when the request was received can be read all the same; then it is the answer that
+    /// fails.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
         std::future::poll_fn(|cx| self.poll_chunk(cx)).await
     }
@@ -215,7 +221,10 @@ impl Request {
         if !self.piece.is_empty() {
             return Poll::Ready(Ok(Some(std::mem::take(&mut self.piece))));
         }
-        self.reader.conn.poll_chunk(self.reader.key, cx)
+        match &mut self.reader.whole {
+            Some(body) => Poll::Ready(Ok(body.pop())),
+            None => self.reader.conn.poll_chunk(self.reader.key, cx),
+        }
     }
 }
 

@@ -1,6 +1,8 @@
 //! A request on its way: built, opened on a connection, its body fed, its response awaited.
 
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -119,16 +121,18 @@ impl<'a> RequestBuilder<'a> {
                 .map_err(|bad| Error::new(ErrorKind::InvalidInput, bad.to_string()).source(Some(Arc::new(bad))))?;
         }
         let now = Instant::now();
-        let limits = Limits {
+        let mut limits = Limits {
             timeout: self.timeout,
             until: now + self.timeout.unwrap_or(DEFAULT_WAIT).min(FOREVER),
             grace: inner.grace,
+            now,
         };
         let id = self.id.unwrap_or_else(random_id);
         let mut draft = Draft { id, flags: self.flags, block, body: self.body.0 };
         loop {
             let conn = limits.connection(self.consumer).await?;
-            let Some(opened) = draft.open(&conn, &limits)? else { continue };
+            let opened = poll_fn(|cx| Poll::Ready(draft.open(&conn, &limits, cx))).await?;
+            let Some(opened) = opened else { continue };
             match opened.begin(id).await {
                 Err(error) if draft.can_move(&conn, &error) => {}
                 result => return result,
@@ -148,11 +152,13 @@ struct Limits {
     /// Until when to wait for a connection and a stream.
     until: Instant,
     grace: Duration,
+    /// The time, as it was after the last wait.
+    now: Instant,
 }
 
 impl Limits {
     /// A connection with a free stream, which is the caller's.
-    async fn connection(&self, consumer: &Consumer) -> Result<Arc<Conn>, Error> {
+    async fn connection(&mut self, consumer: &Consumer) -> Result<Arc<Conn>, Error> {
         let link = &consumer.inner.link;
         if let Some(conn) = link.current().filter(|conn| conn.try_acquire()) {
             return Ok(conn);
@@ -160,7 +166,10 @@ impl Limits {
         loop {
             let conn = link.connected(self.until).await?;
             match timeout_at(self.until, conn.acquire()).await {
-                Ok(true) => return Ok(conn),
+                Ok(true) => {
+                    self.now = Instant::now();
+                    return Ok(conn);
+                }
                 Ok(false) => {}
                 Err(_) => {
                     return Err(Error::new(ErrorKind::Deadline, "the timeout passed before a stream was free"));
@@ -171,7 +180,7 @@ impl Limits {
 
     /// The timeout on the wire, in ms, and when this side gives up.
     fn on(&self, conn: &Conn) -> Result<(u32, Instant), Error> {
-        let now = Instant::now();
+        let now = self.now;
         if self.timeout.is_none() {
             let default = conn.server().map_or(DEFAULT_WAIT, |server| server.default_timeout);
             return Ok((0, now + default + self.grace));
@@ -180,8 +189,9 @@ impl Limits {
         if left.is_zero() {
             return Err(Error::new(ErrorKind::Deadline, "the timeout passed before the request was sent"));
         }
-        let ms = left.as_nanos().div_ceil(1_000_000).min(u32::MAX.into());
-        Ok((ms as u32, self.until + self.grace))
+        // Rounded up; not by `as_nanos`, whose 128 bits are slow to divide.
+        let ms = left.as_secs().saturating_mul(1000) + u64::from(left.subsec_nanos().div_ceil(1_000_000));
+        Ok((ms.min(u32::MAX.into()) as u32, self.until + self.grace))
     }
 }
 
@@ -201,7 +211,8 @@ impl Draft {
     }
 
     /// Opens it on a connection on which the caller has a stream; `None` if that takes no requests any more.
-    fn open(&mut self, conn: &Arc<Conn>, limits: &Limits) -> Result<Option<Opened>, Error> {
+    /// The caller is woken when the response begins, as if it had polled for that.
+    fn open(&mut self, conn: &Arc<Conn>, limits: &Limits, cx: &Context<'_>) -> Result<Option<Opened>, Error> {
         let (timeout_ms, deadline) = limits.on(conn)?;
         let max_frame = conn.server().map_or(u32::MAX, |server| server.max_frame);
         if REQUEST_ID_LEN + self.block.len() > max_frame as usize {
@@ -220,6 +231,7 @@ impl Draft {
             block: self.block.clone(),
             body,
             whole,
+            waiter: Some(cx.waker().clone()),
         };
         let Ok(key) = conn.open(request) else { return Ok(None) };
         let mut opened = Opened { conn: conn.clone(), key: Some(key), pump: None };
@@ -243,7 +255,12 @@ pub(super) struct Opened {
 impl Opened {
     async fn begin(mut self, id: Uuid) -> Result<Response, Error> {
         let Some(key) = self.key else { unreachable!("just opened") };
-        let begun = std::future::poll_fn(|cx| self.conn.poll_begin(key, cx)).await?;
+        // It has just been opened, in the same poll and with this task's waker.
+        let mut opened_now = true;
+        let begun = poll_fn(|cx| {
+            if std::mem::take(&mut opened_now) { Poll::Pending } else { self.conn.poll_begin(key, cx) }
+        })
+        .await?;
         if begun.rest.is_some() {
             self.key = None;
         }

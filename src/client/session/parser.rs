@@ -2,7 +2,7 @@
 //!
 //! A body is handed on as it arrives, so a frame's size costs no memory; everything else is handed on whole.
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use uuid::Uuid;
 
 use super::End;
@@ -71,7 +71,7 @@ impl Parser {
                 },
                 State::Skip { left } => {
                     let n = left.min(input.len());
-                    drop(input.split_to(n));
+                    input.advance(n);
                     self.state = if n == left { State::Header } else { State::Skip { left: left - n } };
                     if n < left {
                         return Ok(None);
@@ -105,7 +105,7 @@ impl Parser {
             if !header.is_extension() {
                 return Err(End::found(Code::Protocol, format!("unknown frame type {:#04x}", header.kind)));
             }
-            drop(input.split_to(HEADER_LEN));
+            input.advance(HEADER_LEN);
             self.state = State::Skip { left: length };
             return Ok(Step::Again);
         };
@@ -113,14 +113,14 @@ impl Parser {
         match kind {
             FrameType::Request | FrameType::Response => self.head(input, header, kind),
             FrameType::Data => {
-                drop(input.split_to(HEADER_LEN));
+                input.advance(HEADER_LEN);
                 let (body, last) = self.body(input, header.stream, length, header.flags.has(Flags::END));
                 Ok(Step::Frame(Frame::Body { stream: header.stream, fresh: true, body, last }))
             }
             _ if input.len() < HEADER_LEN + length => Ok(Step::More),
             _ => {
-                drop(input.split_to(HEADER_LEN));
-                let payload = Bytes::copy_from_slice(&input.split_to(length));
+                let payload = Bytes::copy_from_slice(&input[HEADER_LEN..HEADER_LEN + length]);
+                input.advance(HEADER_LEN + length);
                 Ok(Step::Frame(Frame::Control { header, kind, payload }))
             }
         }
@@ -152,10 +152,11 @@ impl Parser {
                 return Ok(Step::More);
             }
         }
-        let head = input.split_to(HEADER_LEN + prefix);
-        let id = head[HEADER_LEN..].first_chunk::<REQUEST_ID_LEN>().filter(|_| id_len > 0);
+        let head = &input[HEADER_LEN..HEADER_LEN + prefix];
+        let id = head.first_chunk::<REQUEST_ID_LEN>().filter(|_| id_len > 0);
         let request_id = id.map_or(Uuid::nil(), |id| Uuid::from_bytes(*id));
-        let block = has_block.then(|| Bytes::copy_from_slice(&head[HEADER_LEN + id_len + 2..]));
+        let block = has_block.then(|| Bytes::copy_from_slice(&head[id_len + 2..]));
+        input.advance(HEADER_LEN + prefix);
         let (body, last) = self.body(input, header.stream, length - prefix, header.flags.has(Flags::END));
         Ok(Step::Frame(Frame::Head { header, request_id, block, body, last }))
     }
@@ -163,8 +164,14 @@ impl Parser {
     /// What is there of a body of which `left` bytes are to come, and whether the stream's direction ends with it.
     fn body(&mut self, input: &mut BytesMut, stream: u32, left: usize, end: bool) -> (Bytes, bool) {
         let n = left.min(input.len());
-        let piece = input.split_to(n);
-        let body = if n < COPY_BELOW { Bytes::copy_from_slice(&piece) } else { piece.freeze() };
+        // Advancing costs nothing; splitting would make the buffer a shared one, counted up and down with each frame.
+        let body = if n < COPY_BELOW {
+            let copy = Bytes::copy_from_slice(&input[..n]);
+            input.advance(n);
+            copy
+        } else {
+            input.split_to(n).freeze()
+        };
         let whole = n == left;
         self.state = if whole { State::Header } else { State::Body { stream, left: left - n, end } };
         (body, whole && end)

@@ -154,7 +154,7 @@ impl Session {
             return Err(broken(format!("ERROR on stream {} after its end", header.stream)));
         }
         stream.recv.ended = true;
-        stream.failure.get_or_insert_with(|| Failure::peer(header.code, header.flags, text_of(payload)));
+        stream.failure.get_or_insert_with(|| Failure::peer(header.code, header.flags, text_of(payload)).into());
         let reader = stream.reader.take();
         self.wakes.extend(reader);
         self.after_received_end(key);
