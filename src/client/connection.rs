@@ -18,6 +18,9 @@ use super::{Addr, Error, ServerInfo};
 use crate::base::{Key, Time};
 use crate::protocol::{Code, Hello, Welcome};
 
+/// From this many wakers on, their buffer is worth a second lock to keep it.
+const MANY: usize = 16;
+
 /// A connection. Its driver is the one task that reads and writes it.
 #[derive(Debug)]
 pub(super) struct Conn {
@@ -118,7 +121,20 @@ impl Conn {
         if idle {
             self.changed.notify_waiters();
         }
-        wakes.into_iter().chain(driver).for_each(Waker::wake);
+        if !wakes.is_empty() {
+            self.wake(wakes);
+        }
+        if let Some(driver) = driver {
+            driver.wake();
+        }
+    }
+
+    /// Wakes them, the lock released, and gives the buffer back.
+    fn wake(&self, mut wakes: Vec<Waker>) {
+        wakes.drain(..).for_each(Waker::wake);
+        if wakes.capacity() >= MANY {
+            self.lock().session.keep_buffer(wakes);
+        }
     }
 
     pub(super) fn welcomed(&self, welcome: &Welcome) {
@@ -194,12 +210,18 @@ impl Conn {
         self.permits.acquire().await.map(|permit| permit.forget()).is_ok()
     }
 
+    /// A stream that was acquired and not used.
+    pub(super) fn give_back(&self) {
+        self.permits.add_permits(1);
+    }
+
     /// A free stream, if there is one and nobody waits for it.
     pub(super) fn try_acquire(&self) -> bool {
         self.permits.try_acquire().map(|permit| permit.forget()).is_ok()
     }
 
-    pub(super) fn open(&self, request: NewRequest) -> Result<Key, NewRequest> {
+    /// `None` where none can be opened here any more.
+    pub(super) fn open(&self, request: NewRequest) -> Option<Key> {
         self.with(|session| session.open_request(request))
     }
 

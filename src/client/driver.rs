@@ -30,6 +30,8 @@ pub(super) struct Driver {
     io: Box<dyn Io>,
     conn: Arc<Conn>,
     inbox: Option<Arc<Inbox>>,
+    /// Requests that came in this turn; empty between turns.
+    arrivals: Vec<Arrival>,
     input: BytesMut,
     out: Vec<u8>,
     written: usize,
@@ -49,7 +51,6 @@ enum Read {
 
 /// What a turn of the session left to do.
 struct Turn {
-    arrivals: Vec<Arrival>,
     ended: bool,
     /// Nothing came and nothing is to be written: whoever adds something wakes the driver.
     sleeps: bool,
@@ -63,6 +64,7 @@ impl Driver {
             io,
             conn,
             inbox,
+            arrivals: Vec::new(),
             input: BytesMut::with_capacity(READ),
             out: Vec::new(),
             written: 0,
@@ -96,8 +98,8 @@ impl Driver {
             let read = self.read(cx);
             let quiet = matches!(read, Read::Nothing);
             let turn = self.turn(cx, read);
-            if let Some(inbox) = self.inbox.as_ref().filter(|_| !turn.arrivals.is_empty()) {
-                inbox.push(&self.conn, turn.arrivals);
+            if let Some(inbox) = self.inbox.as_ref().filter(|_| !self.arrivals.is_empty()) {
+                inbox.push(&self.conn, &mut self.arrivals);
             }
             if turn.ended {
                 return Poll::Ready(());
@@ -137,7 +139,7 @@ impl Driver {
     fn turn(&mut self, cx: &Context<'_>, read: Read) -> Turn {
         let now = self.conn.now();
         let (input, out) = (&mut self.input, &mut self.out);
-        let (crowd, waited) = (&mut self.crowd, &mut self.waited);
+        let (crowd, waited, arrivals) = (&mut self.crowd, &mut self.waited, &mut self.arrivals);
         self.conn.drive(cx, |session| {
             let quiet = matches!(read, Read::Nothing);
             match read {
@@ -159,7 +161,8 @@ impl Driver {
             let sleeps = quiet && out.is_empty() && !gathers;
             let ended = session.end().is_some();
             // With bytes to write, it is the socket that wakes the driver.
-            (Turn { arrivals: session.take_arrivals(), ended, sleeps, gathers }, sleeps)
+            session.take_arrivals(arrivals);
+            (Turn { ended, sleeps, gathers }, sleeps)
         })
     }
 

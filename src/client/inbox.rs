@@ -27,14 +27,14 @@ struct Queue {
 }
 
 impl Inbox {
-    pub(super) fn push(&self, conn: &Arc<Conn>, arrivals: Vec<Arrival>) {
+    pub(super) fn push(&self, conn: &Arc<Conn>, arrivals: &mut Vec<Arrival>) {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         if queue.closed {
             drop(queue);
-            arrivals.into_iter().for_each(|arrival| conn.refuse(arrival.key));
+            arrivals.drain(..).for_each(|arrival| conn.refuse(arrival.key));
             return;
         }
-        queue.items.extend(arrivals.into_iter().map(|arrival| (conn.clone(), arrival)));
+        queue.items.extend(arrivals.drain(..).map(|arrival| (conn.clone(), arrival)));
         self.wake_one(queue);
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use bytes::Bytes;
+use tokio::io::AsyncRead;
 
 use super::body::Kind;
 use super::connection::Conn;
@@ -63,7 +64,7 @@ impl Reply {
         Watched { conn: self.conn.clone(), key: self.key, watch, counts: self.flight.counts().clone() }
     }
 
-    pub(super) async fn send(mut self, headers: Headers, body: Body) -> Result<(), Error> {
+    pub(super) async fn send(&mut self, headers: Headers, body: Body) -> Result<(), Error> {
         match body.0 {
             Kind::Bytes(bytes) => {
                 if self.begin(headers, bytes, true)? == Answer::Taken {
@@ -74,17 +75,22 @@ impl Reply {
             }
             Kind::Reader(reader) => {
                 self.begin(headers, Bytes::new(), false)?;
-                let mut feed = Feed::new(reader);
-                while let Some(piece) = feed.next(&self.conn, self.key).await {
-                    let piece = piece.map_err(|error| self.unreadable(error))?;
-                    if piece.is_empty() {
-                        return self.finish().await;
-                    }
-                    self.conn.with(|session| session.push_body(self.key, piece));
-                }
-                Err(self.refused())
+                // Boxed, so that a short answer doesn't carry what streaming takes.
+                Box::pin(self.stream(reader)).await
             }
         }
+    }
+
+    async fn stream(&mut self, reader: Box<dyn AsyncRead + Send + Unpin>) -> Result<(), Error> {
+        let mut feed = Feed::new(reader);
+        while let Some(piece) = feed.next(&self.conn, self.key).await {
+            let piece = piece.map_err(|error| self.unreadable(error))?;
+            if piece.is_empty() {
+                return self.finish().await;
+            }
+            self.conn.with(|session| session.push_body(self.key, piece));
+        }
+        Err(self.refused())
     }
 
     pub(super) fn start(mut self, headers: Headers) -> Result<Responder, Error> {
@@ -126,7 +132,7 @@ impl Reply {
         }
     }
 
-    async fn finish(mut self) -> Result<(), Error> {
+    async fn finish(&mut self) -> Result<(), Error> {
         if self.conn.with(|session| session.finish_body(self.key)) == Flow::Closed {
             return Err(self.refused());
         }
@@ -232,7 +238,7 @@ impl Responder {
     ///
     /// # Errors
     /// As [`Responder::write`].
-    pub async fn finish(self) -> Result<(), Error> {
+    pub async fn finish(mut self) -> Result<(), Error> {
         self.reply.finish().await
     }
 

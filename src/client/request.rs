@@ -1,6 +1,7 @@
 //! A request as a provider sees it.
 
 use std::fmt;
+use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -172,17 +173,26 @@ impl Request {
     /// # Errors
     /// [`ErrorKind::Cancelled`], [`ErrorKind::Deadline`] or [`ErrorKind::Connection`] when nobody waits any more;
     /// [`ErrorKind::Body`] when `body` can't be read, which fails the request.
-    pub async fn respond(self, body: impl Into<Body>) -> Result<(), Error> {
-        self.respond_with(Headers::new(), body).await
+    pub fn respond(self, body: impl Into<Body>) -> impl Future<Output = Result<(), Error>> + Send {
+        self.respond_with(Headers::new(), body)
     }
 
     /// As [`Request::respond`], with headers.
     ///
     /// # Errors
     /// As [`Request::respond`], and [`ErrorKind::InvalidInput`] for headers that can't be sent (§1).
-    pub async fn respond_with(mut self, headers: Headers, body: impl Into<Body>) -> Result<(), Error> {
-        let reply = self.take_reply()?;
-        reply.send(headers, body.into()).await
+    pub fn respond_with(
+        mut self,
+        headers: Headers,
+        body: impl Into<Body>,
+    ) -> impl Future<Output = Result<(), Error>> + Send {
+        let body = body.into();
+        async move {
+            match &mut self.reply {
+                Some(reply) => reply.send(headers, body).await,
+                None => Err(answered()),
+            }
+        }
     }
 
     /// Begins an answer that is written as it comes, while the request's body can still be read.
@@ -213,7 +223,6 @@ impl Request {
     }
 
     fn take_reply(&mut self) -> Result<Reply, Error> {
-        let answered = || Error::new(ErrorKind::InvalidInput, "the answer to this request has been begun already");
         self.reply.take().ok_or_else(answered)
     }
 
@@ -226,6 +235,10 @@ impl Request {
             None => self.reader.conn.poll_chunk(self.reader.key, cx),
         }
     }
+}
+
+fn answered() -> Error {
+    Error::new(ErrorKind::InvalidInput, "the answer to this request has been begun already")
 }
 
 /// The body of a [`Request`] as a reader: see [`Request::reader`].

@@ -35,6 +35,7 @@ pub struct Response {
     headers: Headers,
     rest: Chunks,
     opened: Opened,
+    /// It counts as in flight until its end.
     flight: Option<Flight>,
 }
 
@@ -48,15 +49,14 @@ pub(super) fn find<'a>(headers: &'a Headers, key: &str) -> Option<&'a [u8]> {
 }
 
 impl Response {
-    pub(super) fn new(id: Uuid, begun: Begun, opened: Opened) -> Response {
+    pub(super) fn new(id: Uuid, begun: Begun, mut opened: Opened, flight: Flight) -> Response {
         let headers = headers_of(begun.block);
-        Response { id, headers, rest: begun.rest.unwrap_or_default(), opened, flight: None }
-    }
-
-    /// Counts it as in flight until its end.
-    pub(super) fn fly(&mut self, flight: Flight) {
-        // One that has come whole has ended already.
-        self.flight = self.opened.key.is_some().then_some(flight);
+        let Some(rest) = begun.rest else {
+            return Response { id, headers, rest: Chunks::default(), opened, flight: Some(flight) };
+        };
+        // It has come whole, and so has ended.
+        opened.key = None;
+        Response { id, headers, rest, opened, flight: None }
     }
 
     /// The id the request went under.

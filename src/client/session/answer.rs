@@ -57,7 +57,7 @@ impl Session {
         last: bool,
         now: Time,
     ) -> Result<(), End> {
-        let window = self.welcome.map_or(0, |welcome| welcome.window);
+        let window = self.welcome.as_ref().map_or(0, |welcome| welcome.window);
         let mut stream = Stream::new(window, self.window, now);
         stream.id = header.stream;
         stream.recv.begun = true;
@@ -76,14 +76,10 @@ impl Session {
     }
 
     /// Requests that came since the last call. Each has two handles: one that reads, one that answers.
-    pub(crate) fn take_arrivals(&mut self) -> Vec<Arrival> {
-        if self.arrivals.is_empty() {
-            return Vec::new();
-        }
+    pub(crate) fn take_arrivals(&mut self, into: &mut Vec<Arrival>) {
         let mut keys = std::mem::take(&mut self.arrivals);
-        let arrivals = keys.drain(..).filter_map(|key| self.arrival(key)).collect();
+        into.extend(keys.drain(..).filter_map(|key| self.arrival(key)));
         self.arrivals = keys;
-        arrivals
     }
 
     fn arrival(&mut self, key: Key) -> Option<Arrival> {
@@ -142,7 +138,7 @@ impl Session {
     /// Writes an answer behind the control frames at once, if one frame holds it and credit allows: its handler then
     /// needs neither wait for its turn nor be woken after it.
     fn write_whole(&mut self, key: Key) -> bool {
-        let max_frame = self.welcome.map_or(0, |welcome| welcome.max_frame as usize);
+        let max_frame = self.welcome.as_ref().map_or(0, |welcome| welcome.max_frame as usize);
         let Some(stream) = self.streams.get_mut(key) else { return false };
         let body = stream.send.queue.len();
         if body > stream.send.credit.left() || stream.send.head.block.len() + body > max_frame {

@@ -159,8 +159,16 @@ impl Session {
     }
 
     /// Whom to wake: what they wait for has happened.
+    #[inline]
     pub(crate) fn take_wakes(&mut self) -> Vec<Waker> {
         std::mem::take(&mut self.wakes)
+    }
+
+    /// An empty buffer for the next wakers, so that each burst needs no new one.
+    pub(crate) fn keep_buffer(&mut self, empty: Vec<Waker>) {
+        if self.wakes.capacity() < empty.capacity() && self.wakes.is_empty() {
+            self.wakes = empty;
+        }
     }
 
     /// How many handles have something to do since [`Session::take_wakes`] and [`Session::take_arrivals`].

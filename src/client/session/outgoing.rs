@@ -70,7 +70,7 @@ impl Session {
     }
 
     fn write_turn(&mut self, key: Key, out: &mut Vec<u8>, start: usize) {
-        let max_frame = self.welcome.map_or(0, |welcome| welcome.max_frame as usize);
+        let max_frame = self.welcome.as_ref().map_or(0, |welcome| welcome.max_frame as usize);
         let Some(stream) = self.streams.get_mut(key) else { return };
         stream.send.queued = false;
         if !stream.sendable() {

@@ -40,10 +40,9 @@ pub(crate) enum Flow {
 impl Session {
     /// Opens a request. The caller sees to it that no more than `max_streams` are open.
     ///
-    /// # Errors
-    /// The request comes back where none can be opened here.
-    pub(crate) fn open_request(&mut self, request: NewRequest) -> Result<Key, NewRequest> {
-        let Some(welcome) = self.welcome.filter(|_| self.takes_requests()) else { return Err(request) };
+    /// `None` where none can be opened here.
+    pub(crate) fn open_request(&mut self, request: NewRequest) -> Option<Key> {
+        let welcome = self.welcome.as_ref().filter(|_| self.takes_requests())?;
         let mut stream = Stream::new(welcome.window, self.window, request.deadline);
         stream.send.head =
             Head { request_id: request.id, flags: request.flags, arg: request.timeout_ms, block: request.block };
@@ -57,7 +56,7 @@ impl Session {
         self.open += 1;
         self.unopened += 1;
         self.make_ready(key);
-        Ok(key)
+        Some(key)
     }
 
     /// The response's header block, once it has begun.

@@ -396,3 +396,16 @@ async fn a_broker_that_drains_without_a_goaway_is_not_asked_again() {
     assert_eq!(sent.unwrap_err().kind, ErrorKind::Draining);
     wire.sync().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_could_not_be_opened_keeps_no_stream() {
+    let mut net = Net::new();
+    let welcome = crate::protocol::Welcome { max_streams: 1, max_frame: 1000, ..welcome() };
+    let (consumer, mut wire) = net.consumer(welcome).await;
+    let long = consumer.request("x").timeout(SOON).header("k", vec![b'v'; 1000]).send();
+    assert_eq!(long.await.unwrap_err().kind, ErrorKind::InvalidInput);
+    let ((), ()) = tokio::join!(async { assert!(consumer.send("y", SOON).await.is_ok()) }, async {
+        let request = wire.expect(FrameType::Request).await;
+        wire.respond(request.stream(), b"").await;
+    });
+}

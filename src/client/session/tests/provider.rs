@@ -50,7 +50,9 @@ struct World {
 
 impl World {
     fn handlers(&mut self, session: &mut Session, rng: &mut fastrand::Rng) {
-        for arrival in session.take_arrivals() {
+        let mut arrivals = Vec::new();
+        session.take_arrivals(&mut arrivals);
+        for arrival in arrivals {
             self.mine.push(Mine {
                 key: arrival.key,
                 number: arrival.left_ms,
