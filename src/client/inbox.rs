@@ -47,6 +47,8 @@ impl Inbox {
 
     /// The next request; `None` once closed.
     pub(super) async fn receive(&self) -> Option<Item> {
+        // Whoever never has to wait lets the other tasks go on now and then.
+        tokio::task::coop::consume_budget().await;
         let mut woken = false;
         loop {
             {

@@ -43,6 +43,22 @@ struct Inner {
     counts: Arc<Counts>,
 }
 
+/// The next request somebody waits for.
+pub(super) async fn receive(inbox: &Inbox, counts: &Arc<Counts>) -> Option<Request> {
+    loop {
+        let (conn, arrival) = inbox.receive().await?;
+        let body = match conn.take_up(arrival.key) {
+            Taken::Whole(body) => Some(body),
+            Taken::Begun => None,
+            Taken::Over => {
+                conn.refuse(arrival.key);
+                continue;
+            }
+        };
+        return Some(Request::new(conn, arrival, body, counts));
+    }
+}
+
 impl Drop for Inner {
     fn drop(&mut self) {
         self.inbox.close();
@@ -112,18 +128,12 @@ impl Provider {
     /// connecting again is hopeless: then [`Provider::error`] says why. Requests nobody waits for any more are
     /// skipped. Dropping the future loses no request.
     pub async fn receive(&self) -> Option<Request> {
-        loop {
-            let (conn, arrival) = self.inner.inbox.receive().await?;
-            let body = match conn.take_up(arrival.key) {
-                Taken::Whole(body) => Some(body),
-                Taken::Begun => None,
-                Taken::Over => {
-                    conn.refuse(arrival.key);
-                    continue;
-                }
-            };
-            return Some(Request::new(conn, arrival, body, &self.inner.counts));
-        }
+        receive(&self.inner.inbox, &self.inner.counts).await
+    }
+
+    /// What it takes to receive, without keeping the provider alive.
+    pub(super) fn desk(&self) -> (Arc<Inbox>, Arc<Counts>) {
+        (self.inner.inbox.clone(), self.inner.counts.clone())
     }
 
     /// Why [`Provider::receive`] gave `None`, if nobody asked for the end: a bad token, say.

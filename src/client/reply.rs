@@ -54,7 +54,15 @@ impl Watch {
 
 impl Reply {
     pub(super) fn new(conn: Arc<Conn>, key: Key, flight: Flight) -> Reply {
-        Reply { conn, key, flight, done: false, released: false, dropped: "request dropped without an answer", watch: None }
+        Reply {
+            conn,
+            key,
+            flight,
+            done: false,
+            released: false,
+            dropped: "request dropped without an answer",
+            watch: None,
+        }
     }
 
     /// Has a drop wait for the watcher; gives what that needs to end the request itself.

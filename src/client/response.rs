@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
+use futures_core::Stream;
 use tokio::io::{AsyncBufRead, AsyncRead, ReadBuf};
 use uuid::Uuid;
 
@@ -121,6 +122,27 @@ impl Response {
             }
         }
         Poll::Ready(result)
+    }
+}
+
+/// The pieces of the body, as [`Response::chunk`] gives them; over at the body's end, and behind an error.
+///
+/// ```no_run
+/// # async fn example(consumer: corelay::client::Consumer) -> Result<(), corelay::client::Error> {
+/// use std::time::Duration;
+/// use futures_util::TryStreamExt;
+/// let response = consumer.send("two apples", Duration::from_secs(5)).await?;
+/// let pieces: Vec<bytes::Bytes> = response.try_collect().await?;
+/// # Ok(())
+/// # }
+/// ```
+impl Stream for Response {
+    type Item = Result<Bytes, Error>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        let over = this.opened.key.is_some() && this.flight.is_none();
+        if over { Poll::Ready(None) } else { this.poll_chunk(cx).map(Result::transpose) }
     }
 }
 

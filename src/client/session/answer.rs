@@ -5,8 +5,8 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::stream::{Head, Stream};
 use super::outgoing::{AT_ONCE, write_frame};
+use super::stream::{Head, Stream};
 use super::{Chunks, End, Failure, Session, wake_all};
 use crate::base::{Key, Time};
 use crate::protocol::{Code, Flags, Header};
