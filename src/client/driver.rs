@@ -1,5 +1,8 @@
 //! The one task of a connection: it reads, lets the session work, and writes, in turns.
 //!
+//! What several tasks were woken for, they are likely to answer at once: the driver lets them go first, so that one
+//! write takes what all of them send. After news for one task alone it writes without that, for nothing else will come.
+//!
 //! It always reads. What holds the broker back is credit, never an unread socket: the CREDIT and CANCEL that would
 //! free things lie behind those bytes (§4).
 

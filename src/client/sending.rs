@@ -86,8 +86,7 @@ impl<'a> RequestBuilder<'a> {
     ///
     /// # Errors
     /// As [`Consumer::send`].
-    // Not `async fn`, here and below: such a future would hold the builder twice, as what it was given and as what it
-    // works on, and a request's way would be paved with copies.
+    #[expect(clippy::manual_async_fn, reason = "an `async fn` keeps its arguments twice, as given and as worked on")]
     pub fn send(mut self) -> impl Future<Output = Result<Response, Error>> + Send + use<'a> {
         async move { self.run().await }
     }

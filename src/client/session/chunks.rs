@@ -15,6 +15,7 @@ const MANY: usize = 32;
 pub(crate) struct Chunks {
     front: Bytes,
     /// What follows; there only from the second piece on.
+    #[expect(clippy::box_collection, reason = "rarely there, in every stream twice, and a third of its size")]
     rest: Option<Box<VecDeque<Bytes>>>,
     len: usize,
 }
