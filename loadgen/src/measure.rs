@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
-use hdrhistogram::serialization::{Serializer, V2DeflateSerializer};
+use hdrhistogram::serialization::{Serializer, V2Serializer};
 
 use crate::engine::{Counts, Interval, new_histogram};
 use crate::proc::Usage;
@@ -16,6 +16,8 @@ pub struct Uses {
     pub wall_ns: u64,
     /// CPU time of each load thread, in nanoseconds.
     pub threads_ns: Vec<u64>,
+    /// How long each load thread was ready to run, but something else ran on its CPU, in nanoseconds.
+    pub threads_waited_ns: Vec<u64>,
     /// The broker, before and after.
     pub broker: Option<(Usage, Usage)>,
     /// What the hypervisor took, in ticks of 10 ms.
@@ -35,7 +37,7 @@ pub struct Row {
     pub errors: u64,
     /// Latencies in nanoseconds: p50, p90, p99, p99.9, max.
     pub latency: [u64; 5],
-    /// The histogram, as HdrHistogram's V2 with deflate.
+    /// The histogram, as HdrHistogram's V2. Not deflated: that takes a hundred times as long, while the run goes on.
     pub histogram: Vec<u8>,
 }
 
@@ -87,16 +89,21 @@ impl Measured {
 
     /// Adds one thread's interval. When all `threads` have handed theirs in, the line to show.
     pub fn add(&mut self, interval: &Interval, threads: usize) -> Option<Line> {
+        if let Some(whole) = &interval.whole {
+            add(&mut self.uncorrected, &whole.uncorrected);
+            add(&mut self.lateness, &whole.lateness);
+        }
         if interval.measured {
             add(&mut self.latency, &interval.latency);
-            add(&mut self.uncorrected, &interval.uncorrected);
-            add(&mut self.lateness, &interval.lateness);
             self.counts.add(&interval.counts);
             if interval.drain {
                 self.drained.add(&interval.counts);
                 return None;
             }
             self.measured_ns = self.measured_ns.max(interval.to - self.warm);
+        }
+        if threads == 1 {
+            return Some(self.row(interval));
         }
         let entry = self.pending.entry(interval.from);
         let (sum, parts) = entry.or_insert_with(|| (Interval::new(), 0));
@@ -126,7 +133,7 @@ impl Measured {
         self.errors += errors;
         if sum.measured && sum.to > sum.from {
             let mut histogram = Vec::new();
-            let written = V2DeflateSerializer::new().serialize(latency, &mut histogram);
+            let written = V2Serializer::new().serialize(latency, &mut histogram);
             written.expect("a vector takes all bytes");
             self.rows.push(Row {
                 at: (sum.from - self.warm) as f64 / 1e9,

@@ -3,6 +3,7 @@
 mod ramp;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -15,6 +16,7 @@ use crate::dial::{Addr, Frames};
 use crate::engine::Mode;
 use crate::frames::DEFAULT_CHUNK;
 use crate::measure::Measured;
+use crate::proc::Target;
 use crate::report::Report;
 use crate::report::text::{count, micros};
 use crate::run::{Live, Plan, execute};
@@ -35,7 +37,7 @@ const OPEN_PLACES: u32 = 1024;
 ///   from actual send     the uncorrected latency; far below the other, the load or the broker fell behind
 ///   schedule             how late sends were; WARNING says whose fault that was
 ///   load CPU             near 100 % the generator is what was measured: add --threads, or another CPU by --pin
-///   broker               CPU for each request and memory, with --pid
+///   broker               CPU for each request and memory, with --pid or --admin
 #[derive(Clone, Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub struct RunArgs {
@@ -114,6 +116,9 @@ pub struct RunArgs {
     /// The broker's process: its CPU per request and memory are reported
     #[arg(long, help_heading = "Machine")]
     pub pid: Option<u32>,
+    /// The broker's admin address, host:port: likewise, for a broker on another machine
+    #[arg(long, value_name = "ADDR", conflicts_with = "pid", value_parser = admin_addr, help_heading = "Machine")]
+    pub admin: Option<SocketAddr>,
     /// Length of an interval of the report [default: a tenth of the duration, 100ms to 1s]
     #[arg(long, value_name = "TIME", value_parser = parse_duration, help_heading = "Reports")]
     pub interval: Option<Duration>,
@@ -140,6 +145,10 @@ type CpuList = Vec<usize>;
 fn positive(text: &str) -> Result<f64, String> {
     let number = text.parse::<f64>().ok().filter(|number| *number > 0.0 && number.is_finite());
     number.ok_or_else(|| "expected a number above 0".to_owned())
+}
+
+fn admin_addr(text: &str) -> Result<SocketAddr, String> {
+    crate::admin::parse(text).map_err(|error| error.to_string())
 }
 
 fn bytes_u32(text: &str) -> Result<u32, String> {
@@ -182,7 +191,7 @@ impl RunArgs {
             pin: self.pin.clone().unwrap_or_default(),
             spin: Duration::from_micros(self.spin_us),
             seed: self.seed,
-            pid: self.pid,
+            broker: self.pid.map(Target::Pid).or(self.admin.map(Target::Admin)),
         }
     }
 
