@@ -94,12 +94,12 @@ pub(super) fn run(args: &CompareArgs, whom: &SystemArgs, stop: &Arc<AtomicBool>)
     }
     tell(&format!("{}\n{}\n", crate::proc::machine(), heading()));
     let mut kept = Ok(());
-    let rows = compare(&options, stop, |row, report| {
+    let (rows, result) = compare(&options, stop, |row, report| {
         tell(&format!("{row}\n"));
         if let (Some(dir), Some(report), Ok(())) = (&args.keep, report, &kept) {
             kept = keep(&dir.join(format!("{}-{}-{}.json", row.work, row.system, row.round + 1)), report);
         }
-    })?;
+    });
     kept?;
     let comparison = Comparison {
         machine: crate::proc::machine(),
@@ -118,7 +118,7 @@ pub(super) fn run(args: &CompareArgs, whom: &SystemArgs, stop: &Arc<AtomicBool>)
         to_file(path, |out| out.write_all(markdown(&comparison).as_bytes()))?;
     }
     tell(&format!("\n{}", overview(&comparison.medians)));
-    Ok(())
+    Ok(result?)
 }
 
 fn keep(path: &Path, report: &Report) -> Result<(), Failure> {

@@ -119,6 +119,9 @@ pub struct RunArgs {
     /// The broker's admin address, host:port: likewise, for a broker on another machine
     #[arg(long, value_name = "ADDR", conflicts_with = "pid", value_parser = admin_addr, help_heading = "Machine")]
     pub admin: Option<SocketAddr>,
+    /// What the run is called in reports, where several are compared [default: its load in words]
+    #[arg(long, help_heading = "Reports")]
+    pub name: Option<String>,
     /// Length of an interval of the report [default: a tenth of the duration, 100ms to 1s]
     #[arg(long, value_name = "TIME", value_parser = parse_duration, help_heading = "Reports")]
     pub interval: Option<Duration>,
@@ -222,6 +225,9 @@ impl RunArgs {
     }
 
     fn name(&self, mode: Mode) -> String {
+        if let Some(name) = &self.name {
+            return name.clone();
+        }
         let load = match mode {
             Mode::Open { rate, .. } => format!("open loop, {}/s", count(rate)),
             Mode::Closed => format!("closed loop, {} in flight", self.in_flight.unwrap_or(1)),
@@ -287,6 +293,12 @@ fn once(args: &RunArgs, stop: &Arc<AtomicBool>) -> Result<(Report, Measured), Fa
 /// A step of a ramp, for people.
 fn step(report: &Report, good: bool) -> String {
     let (rate, p99) = (count(report.rate), micros(report.latency.get("p99")));
-    let verdict = if good { "good" } else { "too much" };
+    let own_fault = report.schedule.is_some_and(|schedule| schedule.p99 > 1000.0)
+        || report.load_busy.iter().any(|&busy| busy > crate::report::SATURATED);
+    let verdict = match (good, own_fault) {
+        (true, _) => "good",
+        (false, true) => "too much for the generator itself: add --threads, or --pin it to a CPU of its own",
+        (false, false) => "too much",
+    };
     format!("{rate:>10}/s answered  p99 {p99:>8}  errors {}  {verdict}", report.failed())
 }

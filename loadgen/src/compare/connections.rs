@@ -40,6 +40,7 @@ pub(super) fn measure<D: Dial>(
     stop: &AtomicBool,
 ) -> Result<Option<Row>, DialError> {
     let (warm, n) = match work.kind {
+        // a closed one: 10,000 are as many as a broker may allow
         Kind::Idle(n) => (1, n),
         Kind::Churn(n) => (WARM, n),
         Kind::Requests => (0, 0),
@@ -51,7 +52,7 @@ pub(super) fn measure<D: Dial>(
                 return Ok(false);
             }
             let (socket, ..) = patiently(|| dial.consumer(number))?;
-            held.extend(matches!(work.kind, Kind::Idle(_)).then_some(socket));
+            held.extend((number >= warm && matches!(work.kind, Kind::Idle(_))).then_some(socket));
         }
         Ok(true)
     };

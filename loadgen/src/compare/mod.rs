@@ -71,30 +71,32 @@ pub enum CompareError {
     Together(String),
 }
 
-/// Runs everything; each row is shown as it comes. Stopped early, what was measured is returned.
-///
-/// # Errors
-/// [`CompareError`]; all children are ended.
+/// Runs everything; each row is shown as it comes. Stopped early or by an error, what was measured is returned with it;
+/// all children are ended.
 pub fn compare(
     options: &Options,
     stop: &Arc<AtomicBool>,
     mut show: impl FnMut(&Row, Option<&Report>),
-) -> Result<Vec<Row>, CompareError> {
+) -> (Vec<Row>, Result<(), CompareError>) {
     let mut rows = Vec::new();
     for work in &options.works {
         for round in 0..options.repeat {
-            for system in order(&options.systems, round) {
-                if !system.can(work) {
-                    continue;
-                }
-                let found = one(options, system, work, round, stop)?;
-                let Some((row, report)) = found.filter(|_| !stop.load(Ordering::Relaxed)) else { return Ok(rows) };
+            for system in order(&options.systems, round).into_iter().filter(|system| system.can(work)) {
+                let found = match one(options, system, work, round, stop) {
+                    Ok(found) => found,
+                    // an interrupt reaches the broker, too
+                    Err(_) if stop.load(Ordering::Relaxed) => None,
+                    Err(error) => return (rows, Err(error)),
+                };
+                let Some((row, report)) = found.filter(|_| !stop.load(Ordering::Relaxed)) else {
+                    return (rows, Ok(()));
+                };
                 show(&row, report.as_ref());
                 rows.push(row);
             }
         }
     }
-    Ok(rows)
+    (rows, Ok(()))
 }
 
 /// Forwards and backwards in turn, so that nobody is always behind the same other.

@@ -133,7 +133,7 @@ impl Default for Interval {
 pub struct Recorder {
     now: Box<Interval>,
     /// Until the first ones come back.
-    spare: Vec<Box<Interval>>,
+    spare: [Option<Box<Interval>>; 2],
     whole: Option<Box<Whole>>,
     open: bool,
     /// Measured requests that were sent while the warm-up's interval was not handed over yet.
@@ -163,7 +163,7 @@ impl Recorder {
             interval.clear();
             interval
         };
-        let (mut now, spare) = (touched(), vec![touched(), touched()]);
+        let (mut now, spare) = (touched(), [Some(touched()), Some(touched())]);
         let whole = Some(Box::new(Whole { uncorrected: new_histogram(), lateness: new_histogram() }));
         now.measured = warm == 0;
         now.thread = thread;
@@ -258,7 +258,8 @@ impl Recorder {
 
     #[cold]
     fn rotate(&mut self, at: u64) {
-        let mut fresh = self.spare.pop().or_else(|| self.back.try_recv().ok()).unwrap_or_default();
+        let spare = self.spare.iter_mut().find_map(Option::take);
+        let mut fresh = spare.or_else(|| self.back.try_recv().ok()).unwrap_or_default();
         fresh.from = at;
         fresh.thread = self.now.thread;
         fresh.measured = at >= self.warm;

@@ -9,6 +9,8 @@ mod warn;
 
 use std::collections::BTreeMap;
 
+pub(crate) use warn::SATURATED;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use corelay::protocol::Code;
@@ -122,6 +124,9 @@ pub struct Broker {
 pub struct Interval {
     /// Its beginning, in seconds from the start of measuring.
     pub at: f64,
+    /// Its length, in seconds.
+    #[serde(default)]
+    pub seconds: f64,
     /// Answers a second.
     pub rate: f64,
     /// Requests that failed.
@@ -254,9 +259,15 @@ impl Latency {
 }
 
 impl Interval {
+    /// Where it is drawn, in seconds from the start of measuring.
+    fn middle(&self) -> f64 {
+        self.at + self.seconds / 2.0
+    }
+
     fn new(row: &crate::measure::Row) -> Interval {
         Interval {
             at: row.at,
+            seconds: row.seconds,
             rate: row.answered as f64 / row.seconds.max(1e-9),
             errors: row.errors,
             latency: row.latency.map(micros),

@@ -68,7 +68,11 @@ fn machine(out: &mut String, report: &Report) -> std::fmt::Result {
     writeln!(out)?;
     if let Some(broker) = report.broker {
         let (cpu, busy) = (micros(broker.cpu_us_per_request), broker.busy * 100.0);
-        writeln!(out, "  broker      {cpu} CPU a request, {busy:.1} % of a CPU")?;
+        write!(out, "  broker      {cpu} CPU a request, {busy:.1} % of a CPU")?;
+        if broker.switches_per_s.is_some() {
+            write!(out, "; kept from it by others {:.1} %", broker.waited * 100.0)?;
+        }
+        writeln!(out)?;
         let (resident, grown) = (bytes(broker.resident as f64), broker.resident.saturating_sub(broker.resident_before));
         write!(out, "              {resident} resident (+{})", bytes(grown as f64))?;
         if let Some(switches) = broker.switches_per_s {
@@ -94,7 +98,7 @@ golden
   errors      1 no answer
   schedule    sends were late by p50 500 us, p99 990 us, max 1.00 ms
   load CPU    busy 99.0 %; kept from it by others 0.5 %
-  broker      2.00 ms CPU a request, 20.0 % of a CPU
+  broker      2.00 ms CPU a request, 20.0 % of a CPU; kept from it by others 0.0 %
               1.00 MiB resident (+512 KiB), 10 context switches/s
 ";
         let mut report = crate::report::tests::report();

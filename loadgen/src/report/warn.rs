@@ -5,7 +5,7 @@ use super::text::{count, micros};
 use crate::measure::Measured;
 
 /// A load thread this busy may have been what limited the rate, as a share of a CPU.
-pub(super) const SATURATED: f64 = 0.97;
+pub(crate) const SATURATED: f64 = 0.97;
 
 /// Kept from its CPU by others for more than this share of the time, a load thread adds to the tail.
 const CROWDED: f64 = 0.01;
