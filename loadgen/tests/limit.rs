@@ -87,3 +87,25 @@ fn children_end_with_the_one_that_started_them() {
         std::thread::yield_now();
     }
 }
+
+#[test]
+fn an_interrupt_ends_it_with_what_was_measured() {
+    use std::io::{BufRead, BufReader, Read};
+    let allowed = rustix::thread::sched_getaffinity(None).unwrap();
+    let cpu = (0..rustix::thread::CpuSet::MAX_CPU).find(|&cpu| allowed.is_set(cpu)).unwrap().to_string();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_loadgen"))
+        .args(["limit", "--work", "1x1,64x1", "--repeat", "50", "--duration", "0.1s", "--warmup", "0"])
+        .args(["--broker-cpu", &cpu, "--load-cpu", &cpu])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(command.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().starts_with("1x1 ")));
+    rustix::process::kill_process(rustix::process::Pid::from_child(&command), rustix::process::Signal::INT).unwrap();
+    assert!(lines.any(|line| line.unwrap().starts_with("| 1x1 | limit |")), "the medians of what there is");
+    assert_eq!(command.wait().unwrap().code(), Some(130));
+    let mut told = String::new();
+    command.stderr.take().unwrap().read_to_string(&mut told).unwrap();
+    assert!(told.ends_with("loadgen: stopped early\n"), "{told}");
+}
