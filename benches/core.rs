@@ -14,7 +14,7 @@ fn rounds(c: &mut Criterion) {
         ("64x1 of 64 bytes", Load::small(64, 1)),
         ("16x64 of 64 bytes", PIPELINED),
         // half of the requests go to the other core, by a link
-        ("16x64 of 64 bytes, spread over two cores", Load { cores: 2, ..PIPELINED }),
+        ("16x64 of 64 bytes, spread over two cores", Load { cores: 2, providers: 1, ..PIPELINED }),
         ("8x4 of 64 KiB, by reference", Load { body: 64 * 1024, ..Load::small(8, 4) }),
     ] {
         group.throughput(Throughput::Elements(load.requests()));

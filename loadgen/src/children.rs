@@ -1,9 +1,11 @@
 //! Brokers as child processes: started on a CPU of their own, ended by their process id, whatever happens.
 
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// How long a child may take until it listens.
@@ -37,21 +39,30 @@ pub enum ChildError {
 pub struct Running {
     child: Child,
     what: String,
+    /// The last line it wrote to standard error: why it failed, if it did.
+    complaint: Arc<Mutex<String>>,
+    complaints: Option<JoinHandle<()>>,
     /// Kept open: a child must not fail because nobody reads what it says.
     output: Option<BufReader<ChildStdout>>,
 }
 
 impl Running {
-    /// Starts `command` on `cpu`.
+    /// Starts `command` on `cpus`; on all, if they are none.
     ///
     /// # Errors
     /// [`ChildError::Start`].
-    pub fn start(mut command: Command, cpu: Option<usize>) -> Result<Running, ChildError> {
-        let what = command.get_program().to_string_lossy().into_owned();
-        let started = on_cpu(cpu, || command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn());
+    pub fn start(mut command: Command, cpus: &[usize]) -> Result<Running, ChildError> {
+        let what = named(&command);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let started = on_cpus(cpus, || command.spawn());
         let mut child = started.map_err(|source| ChildError::Start { what: what.clone(), source })?;
         let output = child.stdout.take().map(BufReader::new);
-        Ok(Running { child, what, output })
+        let complaint = Arc::new(Mutex::new(String::new()));
+        let complaints = child.stderr.take().map(|errors| {
+            let complaint = Arc::clone(&complaint);
+            std::thread::spawn(move || keep_last(errors, &complaint))
+        });
+        Ok(Running { child, what, complaint, complaints, output })
     }
 
     /// Its process id.
@@ -79,7 +90,7 @@ impl Running {
         });
         wait.recv_timeout(START).map_err(|error| match error {
             RecvTimeoutError::Timeout => self.silent("nothing for 10 s"),
-            RecvTimeoutError::Disconnected => self.silent("it ended"),
+            RecvTimeoutError::Disconnected => self.ended(),
         })
     }
 
@@ -94,7 +105,7 @@ impl Running {
                 return Ok(());
             }
             if matches!(self.child.try_wait(), Ok(Some(_))) {
-                return Err(self.silent("it ended"));
+                return Err(self.ended());
             }
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -103,6 +114,17 @@ impl Running {
 
     fn silent(&self, why: &str) -> ChildError {
         ChildError::Silent { what: self.what.clone(), why: why.to_owned() }
+    }
+
+    /// It ended: with what it said last.
+    fn ended(&mut self) -> ChildError {
+        // its end closes the pipe; one that only closed its output is not waited for
+        let gone = matches!(self.child.try_wait(), Ok(Some(_)));
+        if let Some(complaints) = self.complaints.take().filter(|complaints| gone || complaints.is_finished()) {
+            let _ = complaints.join();
+        }
+        let said = self.complaint.lock().map(|said| said.clone()).unwrap_or_default();
+        if said.is_empty() { self.silent("it ended") } else { self.silent(&format!("it ended with: {said}")) }
     }
 
     /// Whether it still runs.
@@ -124,11 +146,33 @@ impl Drop for Running {
     }
 }
 
-/// Runs `start` with this thread bound to `cpu`, which what it starts inherits.
-fn on_cpu<T>(cpu: Option<usize>, start: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-    let Some(cpu) = cpu else { return start() };
+/// The program, for people: not the one that starts it.
+fn named(command: &Command) -> String {
+    let mut args = command.get_args();
+    let program = match args.next() {
+        Some(first) if first == "child" => args.next(),
+        _ => None,
+    };
+    program.unwrap_or(command.get_program()).to_string_lossy().into_owned()
+}
+
+/// Reads to the end; the last line stays.
+fn keep_last(errors: impl Read, last: &Mutex<String>) {
+    for line in BufReader::new(errors).lines() {
+        let Ok(line) = line else { return };
+        if let (false, Ok(mut last)) = (line.trim().is_empty(), last.lock()) {
+            *last = line.trim().chars().take(500).collect();
+        }
+    }
+}
+
+/// Runs `start` with this thread bound to `cpus`, which what it starts inherits.
+fn on_cpus<T>(cpus: &[usize], start: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    if cpus.is_empty() {
+        return start();
+    }
     let before = rustix::thread::sched_getaffinity(None)?;
-    crate::run::bind(cpu)?;
+    crate::run::bind(cpus)?;
     let result = start();
     rustix::thread::sched_setaffinity(None, &before)?;
     result
@@ -150,8 +194,9 @@ mod tests {
     fn a_child_is_heard_bound_and_ended() {
         let mut command = Command::new("sh");
         command.args(["-c", "echo starting; echo listening on 127.0.0.1:7 and more; exec sleep 60"]);
-        let cpu = rustix::thread::sched_getaffinity(None).map(|set| (0..1024).find(|&cpu| set.is_set(cpu))).unwrap();
-        let mut running = Running::start(command, cpu).unwrap();
+        let allowed = rustix::thread::sched_getaffinity(None).unwrap();
+        let cpus: Vec<_> = (0..1024).filter(|&cpu| allowed.is_set(cpu)).take(1).collect();
+        let mut running = Running::start(command, &cpus).unwrap();
         assert_eq!(running.addresses().unwrap(), ["127.0.0.1:7", "and", "more"]);
         let pid = running.pid();
         assert!(running.is_running());
@@ -161,9 +206,17 @@ mod tests {
 
     #[test]
     fn one_that_ends_at_once_is_told() {
-        let mut running = Running::start(Command::new("true"), None).unwrap();
+        let mut running = Running::start(Command::new("true"), &[]).unwrap();
         assert!(running.addresses().unwrap_err().to_string().contains("it ended"));
-        let missing = Running::start(Command::new("/no/such/broker"), None).unwrap_err();
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo first >&2; echo no such device >&2; exit 1"]);
+        let mut running = Running::start(command, &[]).unwrap();
+        while running.is_running() {
+            std::thread::yield_now();
+        }
+        let told = running.addresses().unwrap_err().to_string();
+        assert_eq!(told, "sh did not say where it listens: it ended with: no such device");
+        let missing = Running::start(Command::new("/no/such/broker"), &[]).unwrap_err();
         assert!(missing.to_string().starts_with("can't start /no/such/broker"));
     }
 }

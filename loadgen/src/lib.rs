@@ -11,8 +11,10 @@
 //! |---|---|
 //! | [`schedule`], [`size`] | when requests are intended to be sent, and how large they are |
 //! | [`engine`] | one thread, many connections, consumers and providers both |
+//! | [`proc`], [`admin`] | what a broker uses of its machine |
 //! | [`pump`] | the bytes: io_uring, and the relay that is the limit |
 
+pub mod admin;
 pub mod children;
 pub mod cli;
 pub mod compare;

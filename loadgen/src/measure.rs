@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
-use hdrhistogram::serialization::{Serializer, V2DeflateSerializer};
+use hdrhistogram::serialization::{Deserializer, Serializer, V2Serializer};
 
 use crate::engine::{Counts, Interval, new_histogram};
 use crate::proc::Usage;
@@ -16,6 +16,8 @@ pub struct Uses {
     pub wall_ns: u64,
     /// CPU time of each load thread, in nanoseconds.
     pub threads_ns: Vec<u64>,
+    /// How long each load thread was ready to run, but something else ran on its CPU, in nanoseconds.
+    pub threads_waited_ns: Vec<u64>,
     /// The broker, before and after.
     pub broker: Option<(Usage, Usage)>,
     /// What the hypervisor took, in ticks of 10 ms.
@@ -35,7 +37,7 @@ pub struct Row {
     pub errors: u64,
     /// Latencies in nanoseconds: p50, p90, p99, p99.9, max.
     pub latency: [u64; 5],
-    /// The histogram, as HdrHistogram's V2 with deflate.
+    /// The histogram, as HdrHistogram's V2. Not deflated: that takes a hundred times as long, while the run goes on.
     pub histogram: Vec<u8>,
 }
 
@@ -60,6 +62,8 @@ pub struct Measured {
     pub uses: Option<Uses>,
     /// Why connections ended, the first few.
     pub complaints: Vec<String>,
+    /// What came after the end: the last interval's, in the log.
+    late: Histogram<u64>,
     warm: u64,
     pending: BTreeMap<u64, (Interval, usize)>,
     errors: u64,
@@ -79,6 +83,7 @@ impl Measured {
             rows: Vec::new(),
             uses: None,
             complaints: Vec::new(),
+            late: new_histogram(),
             warm: plan.warmup.as_nanos() as u64,
             pending: BTreeMap::new(),
             errors: 0,
@@ -87,16 +92,22 @@ impl Measured {
 
     /// Adds one thread's interval. When all `threads` have handed theirs in, the line to show.
     pub fn add(&mut self, interval: &Interval, threads: usize) -> Option<Line> {
+        if let Some(whole) = &interval.whole {
+            add(&mut self.uncorrected, &whole.uncorrected);
+            add(&mut self.lateness, &whole.lateness);
+        }
         if interval.measured {
             add(&mut self.latency, &interval.latency);
-            add(&mut self.uncorrected, &interval.uncorrected);
-            add(&mut self.lateness, &interval.lateness);
             self.counts.add(&interval.counts);
             if interval.drain {
+                add(&mut self.late, &interval.latency);
                 self.drained.add(&interval.counts);
                 return None;
             }
             self.measured_ns = self.measured_ns.max(interval.to - self.warm);
+        }
+        if threads == 1 {
+            return Some(self.row(interval));
         }
         let entry = self.pending.entry(interval.from);
         let (sum, parts) = entry.or_insert_with(|| (Interval::new(), 0));
@@ -116,40 +127,88 @@ impl Measured {
         for (_, (sum, _)) in std::mem::take(&mut self.pending) {
             self.row(&sum);
         }
+        self.add_late();
+    }
+
+    /// The intervals together hold every answer: without the slowest ones the log would flatter.
+    fn add_late(&mut self) {
+        let Some(row) = self.rows.last_mut().filter(|_| !self.late.is_empty()) else { return };
+        let last = Deserializer::new().deserialize(&mut row.histogram.as_slice());
+        let mut last: Histogram<u64> = last.expect("it was written here");
+        add(&mut last, &self.late);
+        row.histogram = packed(&last);
+        row.latency = shown(&last);
     }
 
     fn row(&mut self, sum: &Interval) -> Line {
         let seconds = (sum.to - sum.from) as f64 / 1e9;
         let latency = &sum.latency;
-        let at = |quantile| latency.value_at_quantile(quantile);
         let errors = sum.counts.errors();
         self.errors += errors;
         if sum.measured && sum.to > sum.from {
-            let mut histogram = Vec::new();
-            let written = V2DeflateSerializer::new().serialize(latency, &mut histogram);
-            written.expect("a vector takes all bytes");
             self.rows.push(Row {
                 at: (sum.from - self.warm) as f64 / 1e9,
                 seconds,
                 answered: sum.counts.answered,
                 errors,
-                latency: [at(0.5), at(0.9), at(0.99), at(0.999), latency.max()],
-                histogram,
+                latency: shown(latency),
+                histogram: packed(latency),
             });
         }
         Line {
             at: sum.to as f64 / 1e9,
             measured: sum.measured,
             rate: if seconds > 0.0 { sum.counts.answered as f64 / seconds } else { 0.0 },
-            p50: at(0.5),
-            p99: at(0.99),
+            p50: latency.value_at_quantile(0.5),
+            p99: latency.value_at_quantile(0.99),
             errors: self.errors,
         }
     }
 }
 
+/// What a row shows: p50, p90, p99, p99.9, max.
+fn shown(latency: &Histogram<u64>) -> [u64; 5] {
+    let at = |quantile| latency.value_at_quantile(quantile);
+    [at(0.5), at(0.9), at(0.99), at(0.999), latency.max()]
+}
+
+fn packed(latency: &Histogram<u64>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    V2Serializer::new().serialize(latency, &mut bytes).expect("a vector takes all bytes");
+    bytes
+}
+
 fn add(sum: &mut Histogram<u64>, part: &Histogram<u64>) {
     if !part.is_empty() {
         sum.add(part).expect("the same bounds");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn the_intervals_together_hold_every_answer_and_none_of_the_warm_up() {
+        let mut plan = crate::run::tests::plan(Duration::from_secs(2));
+        plan.warmup = Duration::from_secs(1);
+        let mut measured = Measured::new(&plan);
+        for (second, drain) in [(0, false), (1, false), (2, false), (3, true)] {
+            let mut interval = Interval::new();
+            (interval.from, interval.to) = (second * 1_000_000_000, (second + 1) * 1_000_000_000);
+            (interval.measured, interval.drain) = (second > 0, drain);
+            (0..=second).for_each(|n| interval.latency.record((n + 1) * 1_000_000).unwrap());
+            interval.counts.answered = second + 1;
+            measured.add(&interval, 1);
+        }
+        measured.close();
+        let read = |row: &Row| -> u64 {
+            let histogram: Histogram<u64> = Deserializer::new().deserialize(&mut row.histogram.as_slice()).unwrap();
+            histogram.len()
+        };
+        assert_eq!(measured.rows.iter().map(read).collect::<Vec<_>>(), [2, 3 + 4]);
+        assert_eq!((measured.latency.len(), measured.rows[1].answered), (9, 3));
+        assert!(measured.rows[1].latency[4] >= 4_000_000);
     }
 }

@@ -1,13 +1,21 @@
 //! What processes and threads use of the machine, from /proc.
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::net::SocketAddr;
 use std::path::Path;
+
+use crate::admin::{self, AdminError};
 
 /// What a process has used since its start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     /// CPU time of all its threads, in nanoseconds.
     pub cpu_ns: u64,
+    /// CPU time of its busiest thread, in nanoseconds.
+    pub busiest_ns: u64,
+    /// How long its threads were ready to run, but something else ran on their CPU, in nanoseconds.
+    pub waited_ns: u64,
     /// Resident memory, in bytes.
     pub resident: u64,
     /// The most it ever had resident, in bytes.
@@ -16,6 +24,47 @@ pub struct Usage {
     pub voluntary: u64,
     /// Context switches: it was made to wait.
     pub involuntary: u64,
+    /// Requests it has counted itself; only a broker's admin address tells. It doesn't tell of context switches and
+    /// single threads.
+    pub requests: Option<u64>,
+}
+
+/// Whose use of the machine is reported, and who says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// A process of this machine, by /proc.
+    Pid(u32),
+    /// A broker, by its admin address.
+    Admin(SocketAddr),
+}
+
+/// Why nothing is known of a [`Target`].
+#[derive(Debug, thiserror::Error)]
+pub enum TargetError {
+    /// No such process, or not ours to see.
+    #[error("there is no process {0}, or it may not be watched")]
+    Pid(u32),
+    /// The admin address.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+}
+
+impl Target {
+    /// What it has used since its start.
+    ///
+    /// # Errors
+    /// [`TargetError`].
+    pub fn usage(self) -> Result<Usage, TargetError> {
+        match self {
+            Target::Pid(pid) => usage(pid).ok_or(TargetError::Pid(pid)),
+            Target::Admin(addr) => {
+                let varz = admin::varz(addr)?;
+                let cpu_ns = (varz.cpu_seconds * 1e9) as u64;
+                let requests = Some(varz.requests);
+                Ok(Usage { cpu_ns, resident: varz.resident_bytes, requests, ..Usage::default() })
+            }
+        }
+    }
 }
 
 /// What process `pid` has used; `None` if there is none.
@@ -24,8 +73,12 @@ pub fn usage(pid: u32) -> Option<Usage> {
     let base = format!("/proc/{pid}");
     let mut usage = Usage::default();
     for thread in fs::read_dir(format!("{base}/task")).ok()?.flatten() {
-        usage.cpu_ns += schedstat(&thread.path())?;
-        let status = fs::read_to_string(thread.path().join("status")).ok()?;
+        // a thread may have ended since it was listed
+        let Some((cpu, waited)) = schedstat(&thread.path()) else { continue };
+        usage.cpu_ns += cpu;
+        usage.busiest_ns = usage.busiest_ns.max(cpu);
+        usage.waited_ns += waited;
+        let status = fs::read_to_string(thread.path().join("status")).unwrap_or_default();
         usage.voluntary += field(&status, "voluntary_ctxt_switches:").unwrap_or(0);
         usage.involuntary += field(&status, "nonvoluntary_ctxt_switches:").unwrap_or(0);
     }
@@ -35,17 +88,36 @@ pub fn usage(pid: u32) -> Option<Usage> {
     Some(usage)
 }
 
-/// CPU time of one thread of this process, in nanoseconds.
+/// CPU time of each thread of process `pid`, in nanoseconds, by thread id.
 #[must_use]
-pub fn thread_cpu(thread: u32) -> Option<u64> {
+pub fn threads(pid: u32) -> BTreeMap<u32, u64> {
+    let Ok(listed) = fs::read_dir(format!("/proc/{pid}/task")) else { return BTreeMap::new() };
+    let entry = |entry: fs::DirEntry| {
+        let id = entry.file_name().to_str()?.parse().ok()?;
+        Some((id, schedstat(&entry.path())?.0))
+    };
+    listed.flatten().filter_map(entry).collect()
+}
+
+/// Files process `pid` has open.
+#[must_use]
+pub fn open_files(pid: u32) -> Option<u64> {
+    Some(fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count() as u64)
+}
+
+/// CPU time of one thread of this process, and how long it was ready to run while something else ran on its CPU; in
+/// nanoseconds.
+#[must_use]
+pub fn thread_cpu(thread: u32) -> Option<(u64, u64)> {
     schedstat(Path::new(&format!("/proc/self/task/{thread}")))
 }
 
-/// The first number of schedstat is the time on a CPU, in nanoseconds. The stat file of the process would do, but
-/// counts in ticks of 10 ms.
-fn schedstat(task: &Path) -> Option<u64> {
+/// The first number of schedstat is the time on a CPU, the second the time spent waiting for one, in nanoseconds. The
+/// stat file of the process would do for the first, but counts in ticks of 10 ms.
+fn schedstat(task: &Path) -> Option<(u64, u64)> {
     let text = fs::read_to_string(task.join("schedstat")).ok()?;
-    text.split_whitespace().next()?.parse().ok()
+    let mut numbers = text.split_whitespace().map(|number| number.parse().ok());
+    Some((numbers.next()??, numbers.next()??))
 }
 
 fn field(status: &str, name: &str) -> Option<u64> {
@@ -87,7 +159,9 @@ mod tests {
         let after = usage(std::process::id()).unwrap();
         assert!(after.cpu_ns > before.cpu_ns, "{sum}");
         assert!(after.resident > 100_000 && after.peak >= after.resident);
+        assert!(after.busiest_ns <= after.cpu_ns);
         assert_eq!(usage(u32::MAX), None);
+        assert!(threads(std::process::id()).len() > 1 && open_files(std::process::id()).unwrap() > 3);
     }
 
     #[test]

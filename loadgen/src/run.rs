@@ -18,7 +18,11 @@ use watch::Watch;
 use crate::dial::{Dial, DialError};
 use crate::engine::{Conns, Interval, Mode, Worker};
 use crate::measure::Measured;
+use crate::proc::{Target, TargetError};
 use crate::size::Size;
+
+/// The nice value of the thread that adds intervals up and shows the live line.
+const LOWEST_PRIORITY: i32 = 19;
 
 /// What is to be run, whatever the protocol.
 #[derive(Clone, Debug)]
@@ -49,8 +53,8 @@ pub struct Plan {
     pub spin: Duration,
     /// For everything that is drawn.
     pub seed: u64,
-    /// The broker's process, if it is to be watched.
-    pub pid: Option<u32>,
+    /// The broker, if it is to be watched.
+    pub broker: Option<Target>,
 }
 
 /// Why a run could not be had.
@@ -67,9 +71,9 @@ pub enum RunError {
         /// What the kernel said.
         source: io::Error,
     },
-    /// No such process, or not ours to see.
-    #[error("there is no process {0}, or it may not be watched")]
-    Pid(u32),
+    /// The broker can't be watched.
+    #[error(transparent)]
+    Target(#[from] TargetError),
 }
 
 /// Runs `plan` over the connections `dial` makes; `stop` ends it early.
@@ -104,11 +108,20 @@ pub(crate) fn execute_on(
         threads.push(started.map_err(|source| RunError::Thread { thread, source })?);
     }
     drop(out);
-    let mut watch = Watch::new(plan.pid, threads.iter().map(|thread| thread.id).collect())?;
+    let mut watch = Watch::new(plan.broker, threads.iter().map(|thread| thread.id).collect())?;
     let mut measured = Measured::new(plan);
     let epoch = Instant::now();
     threads.iter().for_each(|thread| thread.begin(epoch));
-    follow(plan, epoch, (&threads, &full), &mut watch, &mut measured, live);
+    let shown = &mut *live;
+    let (running, clocks, sum) = (&threads, &mut watch, &mut measured);
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            // never ahead of a load thread or a broker that shares its CPU; as a thread of its own, for priority
+            // can't be taken back and what is started later would inherit it
+            let _ = rustix::process::setpriority_process(None, LOWEST_PRIORITY);
+            follow(plan, epoch, (running, &full), clocks, sum, shown);
+        });
+    });
     measured.uses = watch.finish();
     for (thread, started) in threads.into_iter().enumerate() {
         let complaints = started.join().map_err(|source| RunError::Thread { thread, source })?;
@@ -159,12 +172,13 @@ fn follow(
         let next = [begin, end].into_iter().find(|&at| at > now);
         let pause = next.map_or(Duration::from_secs(1), |next| next - now);
         match full.recv_timeout(pause) {
-            Ok(interval) => {
+            Ok(mut interval) => {
                 // what follows the end, planned or early, is the drain
                 watch.look(true, interval.to >= end.duration_since(epoch).as_nanos() as u64 || interval.drain);
                 if let Some(line) = measured.add(&interval, threads.len()) {
                     live.show(&line);
                 }
+                interval.clear();
                 threads[interval.thread].recycle(interval);
             }
             Err(RecvTimeoutError::Timeout) => {}
@@ -193,7 +207,7 @@ pub(crate) mod tests {
             pin: Vec::new(),
             spin: Duration::ZERO,
             seed: 1,
-            pid: None,
+            broker: None,
         }
     }
 }

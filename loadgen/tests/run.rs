@@ -1,5 +1,6 @@
 //! The `loadgen` command against a broker in this process: what is counted, not how fast it is.
 
+use std::io::{Read, Write};
 use std::process::Command;
 
 use corelay::Server;
@@ -61,6 +62,31 @@ fn channels_are_served_each_by_its_own() {
     let server = Server::bind("127.0.0.1:0").unwrap();
     let load = ["--channels", "3", "--consumers", "6", "--providers", "3", "--in-flight", "1", "--duration", "0.1s"];
     all_answered(&run(&server, &load));
+}
+
+#[test]
+fn a_broker_is_watched_by_its_admin_address() {
+    let admin = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = admin.local_addr().unwrap().to_string();
+    // three looks: whether it is there, when measuring begins, when it ends
+    let served = std::thread::spawn(move || {
+        for look in 0..3_u32 {
+            let (mut stream, _) = admin.accept().unwrap();
+            let mut asked = [0; 4096];
+            let n = stream.read(&mut asked).unwrap();
+            assert!(asked[..n].starts_with(b"GET /varz HTTP/1."));
+            let (cpu, requests) = (f64::from(look) * 0.01, look * 1000);
+            let body = format!(r#"{{"pid":7,"cpu_seconds":{cpu},"resident_bytes":1048576,"requests":{requests}}}"#);
+            write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
+        }
+    });
+    let server = Server::bind("127.0.0.1:0").unwrap();
+    let report = run(&server, &["--rate", "500", "--duration", "0.2s", "--admin", &addr]);
+    served.join().unwrap();
+    let broker = report.broker.unwrap();
+    assert_eq!((broker.resident, broker.requests, broker.switches_per_s), (1 << 20, Some(1000), None));
+    assert!((broker.cpu_us_per_request - 100.0).abs() < 2.0, "10 ms for 100 requests: {broker:?}");
+    assert!(report.warnings.iter().any(|told| told.contains("900 of them not ours")), "{:?}", report.warnings);
 }
 
 #[cfg(feature = "tokio")]

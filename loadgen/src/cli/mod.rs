@@ -7,12 +7,12 @@ mod run;
 
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::parser::ValueSource;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-pub use compare::{CompareArgs, PumpArgs, SystemArgs};
+pub use compare::{ChildArgs, CompareArgs, PumpArgs, SystemArgs};
 pub use output::OutputArgs;
 pub use report::ReportArgs;
 pub use run::{Client, RunArgs};
@@ -34,7 +34,8 @@ pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 ///   loadgen run --rate 5000 --json a.json --html a.html --hgrm a.hgrm --log a.hlog
 ///   loadgen report a.json b.json --html both.html
 ///   loadgen limit                                               what this machine could do at best
-///   loadgen compare --repeat 3                                  limit, corelay, NATS, ZeroMQ, alike
+///   loadgen compare --repeat 3 --markdown table.md              limit, corelay, NATS, ZeroMQ, alike
+///   loadgen compare --work two-channels,spread,idle10k,churn    two cores against one; connections
 #[derive(Debug, Parser)]
 #[command(name = "loadgen", version, verbatim_doc_comment, args_override_self = true, max_term_width = 120)]
 pub struct Cli {
@@ -60,13 +61,19 @@ enum Command {
     /// The limit's relay, started by limit and compare.
     #[command(hide = true)]
     Pump(PumpArgs),
+    /// Another program that ends with this one, started by limit and compare.
+    #[command(hide = true)]
+    Child(ChildArgs),
     /// ZeroMQ's proxy, started by compare.
     #[cfg(feature = "zmq")]
     #[command(hide = true)]
     ZmqProxy,
 }
 
-/// Runs the command; the exit code is 0 unless something failed.
+/// Exit code of a run that a signal ended early, as shells have it.
+const STOPPED: u8 = 130;
+
+/// Runs the command; the exit code is 0 unless something failed, and 130 if a signal ended it early.
 #[must_use]
 pub fn main() -> ExitCode {
     let matches = Cli::command().get_matches();
@@ -79,17 +86,30 @@ pub fn main() -> ExitCode {
     if matches!(cli.command, Command::ZmqProxy) {
         return exit(compare::zmq_proxy());
     }
+    // what it becomes is to have the signals' usual meaning
+    if let Command::Child(args) = &cli.command {
+        return exit(compare::child(args));
+    }
     let stop = Arc::new(AtomicBool::new(false));
+    let is_relay = matches!(cli.command, Command::Pump(_));
     let result = signals(&stop).and_then(|()| match cli.command {
         Command::Run(args) => run::run(&args, &stop),
         Command::Report(args) => report::run(&args),
         Command::Limit(args) => compare::limit(&args, &stop),
         Command::Compare { args, systems } => compare::run(&args, &systems, &stop),
         Command::Pump(args) => compare::pump(&args, &stop),
+        Command::Child(_) => unreachable!("handled above"),
         #[cfg(feature = "zmq")]
         Command::ZmqProxy => unreachable!("handled above"),
     });
-    exit(result)
+    match (result, stop.load(Ordering::Relaxed)) {
+        // what it has until then is told; but it is not what was asked for
+        (Ok(()), true) if !is_relay => {
+            eprintln!("loadgen: stopped early");
+            ExitCode::from(STOPPED)
+        }
+        (result, _) => exit(result),
+    }
 }
 
 fn exit(result: Result<(), Failure>) -> ExitCode {

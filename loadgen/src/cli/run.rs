@@ -3,6 +3,7 @@
 mod ramp;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -15,6 +16,7 @@ use crate::dial::{Addr, Frames};
 use crate::engine::Mode;
 use crate::frames::DEFAULT_CHUNK;
 use crate::measure::Measured;
+use crate::proc::Target;
 use crate::report::Report;
 use crate::report::text::{count, micros};
 use crate::run::{Live, Plan, execute};
@@ -35,7 +37,7 @@ const OPEN_PLACES: u32 = 1024;
 ///   from actual send     the uncorrected latency; far below the other, the load or the broker fell behind
 ///   schedule             how late sends were; WARNING says whose fault that was
 ///   load CPU             near 100 % the generator is what was measured: add --threads, or another CPU by --pin
-///   broker               CPU for each request and memory, with --pid
+///   broker               CPU for each request and memory, with --pid or --admin
 #[derive(Clone, Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub struct RunArgs {
@@ -114,6 +116,12 @@ pub struct RunArgs {
     /// The broker's process: its CPU per request and memory are reported
     #[arg(long, help_heading = "Machine")]
     pub pid: Option<u32>,
+    /// The broker's admin address, host:port: likewise, for a broker on another machine
+    #[arg(long, value_name = "ADDR", conflicts_with = "pid", value_parser = admin_addr, help_heading = "Machine")]
+    pub admin: Option<SocketAddr>,
+    /// What the run is called in reports, where several are compared [default: its load in words]
+    #[arg(long, help_heading = "Reports")]
+    pub name: Option<String>,
     /// Length of an interval of the report [default: a tenth of the duration, 100ms to 1s]
     #[arg(long, value_name = "TIME", value_parser = parse_duration, help_heading = "Reports")]
     pub interval: Option<Duration>,
@@ -140,6 +148,10 @@ type CpuList = Vec<usize>;
 fn positive(text: &str) -> Result<f64, String> {
     let number = text.parse::<f64>().ok().filter(|number| *number > 0.0 && number.is_finite());
     number.ok_or_else(|| "expected a number above 0".to_owned())
+}
+
+fn admin_addr(text: &str) -> Result<SocketAddr, String> {
+    crate::admin::parse(text).map_err(|error| error.to_string())
 }
 
 fn bytes_u32(text: &str) -> Result<u32, String> {
@@ -182,7 +194,7 @@ impl RunArgs {
             pin: self.pin.clone().unwrap_or_default(),
             spin: Duration::from_micros(self.spin_us),
             seed: self.seed,
-            pid: self.pid,
+            broker: self.pid.map(Target::Pid).or(self.admin.map(Target::Admin)),
         }
     }
 
@@ -213,6 +225,9 @@ impl RunArgs {
     }
 
     fn name(&self, mode: Mode) -> String {
+        if let Some(name) = &self.name {
+            return name.clone();
+        }
         let load = match mode {
             Mode::Open { rate, .. } => format!("open loop, {}/s", count(rate)),
             Mode::Closed => format!("closed loop, {} in flight", self.in_flight.unwrap_or(1)),
@@ -278,6 +293,12 @@ fn once(args: &RunArgs, stop: &Arc<AtomicBool>) -> Result<(Report, Measured), Fa
 /// A step of a ramp, for people.
 fn step(report: &Report, good: bool) -> String {
     let (rate, p99) = (count(report.rate), micros(report.latency.get("p99")));
-    let verdict = if good { "good" } else { "too much" };
+    let own_fault = report.schedule.is_some_and(|schedule| schedule.p99 > 1000.0)
+        || report.load_busy.iter().any(|&busy| busy > crate::report::SATURATED);
+    let verdict = match (good, own_fault) {
+        (true, _) => "good",
+        (false, true) => "too much for the generator itself: add --threads, or --pin it to a CPU of its own",
+        (false, false) => "too much",
+    };
     format!("{rate:>10}/s answered  p99 {p99:>8}  errors {}  {verdict}", report.failed())
 }

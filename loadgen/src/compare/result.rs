@@ -1,12 +1,11 @@
-//! Rows, and what they come to: medians and ratios.
+//! Rows, and what they come to: medians and ratios. [`super::table`] writes them.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 
 use serde::{Deserialize, Serialize};
 
 use super::system::System;
-use super::work::Work;
+use super::work::{FIGURES, Layout, ONE_CORE, Work};
 use crate::report::Report;
 use crate::report::text::{bytes, count, micros};
 
@@ -14,6 +13,8 @@ use crate::report::text::{bytes, count, micros};
 const SATURATED: f64 = 0.97;
 /// Late sends above this share spoil an open loop.
 const LATE: f64 = 0.01;
+/// A thread with more than this share of a two-core broker's work did it alone.
+const ALONE: f64 = 0.8;
 
 /// One run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -40,6 +41,24 @@ pub struct Row {
     pub resident: u64,
     /// How much of that came during the run, in bytes.
     pub grown: u64,
+    /// CPU time of the broker's busiest thread, as a share of that of all.
+    #[serde(default)]
+    pub busiest: f64,
+    /// How long the broker's threads were ready to run while something else ran on their CPU, as a share of the time.
+    #[serde(default)]
+    pub broker_waited: f64,
+    /// The same of the load thread that waited most.
+    #[serde(default)]
+    pub load_waited: f64,
+    /// How late the generator sent, 99 % less than this; open loops only. In microseconds.
+    #[serde(default)]
+    pub late_p99: Option<f64>,
+    /// Resident memory each idle connection took, in bytes.
+    #[serde(default)]
+    pub per_connection: Option<f64>,
+    /// Descriptors that are open still, with all connections closed.
+    #[serde(default)]
+    pub files_left: Option<i64>,
     /// Requests that failed.
     pub failed: u64,
     /// Why it doesn't count, if it doesn't.
@@ -50,32 +69,66 @@ pub struct Row {
 }
 
 impl Row {
+    /// A row without a number.
+    pub(super) fn empty(system: System, work: &Work, round: usize) -> Row {
+        Row {
+            system: system.to_string(),
+            work: work.name.to_owned(),
+            round,
+            rate: 0.0,
+            bytes_per_s: 0.0,
+            latency: BTreeMap::new(),
+            cpu_us: 0.0,
+            broker_busy: 0.0,
+            load_busy: 0.0,
+            resident: 0,
+            grown: 0,
+            busiest: 0.0,
+            broker_waited: 0.0,
+            load_waited: 0.0,
+            late_p99: None,
+            per_connection: None,
+            files_left: None,
+            failed: 0,
+            invalid: None,
+            load_bound: false,
+        }
+    }
+
     /// The numbers of a run.
     #[must_use]
     pub fn new(system: System, work: &Work, round: usize, report: &Report) -> Row {
         let broker = report.broker.unwrap_or_default();
+        let most = |shares: &[f64]| shares.iter().copied().fold(0.0, f64::max);
         let mut row = Row {
-            system: system.to_string(),
-            work: work.name.to_owned(),
-            round,
             rate: report.rate,
             bytes_per_s: report.bytes_per_s.0 + report.bytes_per_s.1,
             latency: report.latency.at.clone(),
             cpu_us: broker.cpu_us_per_request,
             broker_busy: broker.busy,
-            load_busy: report.load_busy.iter().copied().fold(0.0, f64::max),
+            load_busy: most(&report.load_busy),
             resident: broker.resident,
             grown: broker.resident.saturating_sub(broker.resident_before),
+            busiest: broker.busiest,
+            broker_waited: broker.waited,
+            load_waited: most(&report.load_waited),
+            late_p99: report.schedule.map(|schedule| schedule.p99),
             failed: report.failed(),
-            invalid: None,
-            load_bound: false,
+            ..Row::empty(system, work, round)
         };
-        row.judge(report);
+        row.judge(work.layout, report);
         row
     }
 
-    fn judge(&mut self, report: &Report) {
+    fn judge(&mut self, layout: Layout, report: &Report) {
         self.invalid = self.why_invalid(report);
+        if layout != Layout::One {
+            // where the load has to share the broker's cores, its own saturation says nothing
+            if self.invalid.is_none() && self.busiest > ALONE {
+                self.invalid = Some(format!("one core did {:.0} % of the work", self.busiest * 100.0));
+            }
+            return;
+        }
         self.load_bound = self.invalid.is_none() && self.load_busy > SATURATED && self.broker_busy < SATURATED;
         if self.load_bound {
             self.invalid = Some("the load was saturated before the broker".into());
@@ -93,17 +146,13 @@ impl Row {
         }
         None
     }
-
-    fn at(&self, name: &str) -> f64 {
-        self.latency.get(name).copied().unwrap_or(0.0)
-    }
 }
 
 /// The line above the rows.
 #[must_use]
 pub fn heading() -> String {
     format!(
-        "{:<9} {:<14} {:>3} {:>12} {:>12} {:>9} {:>9} {:>9} {:>11} {:>7} {:>10} {:>10}",
+        "{:<12} {:<14} {:>3} {:>12} {:>12} {:>9} {:>9} {:>9} {:>11} {:>7} {:>10} {:>10}",
         "work",
         "broker",
         "run",
@@ -121,22 +170,29 @@ pub fn heading() -> String {
 
 impl std::fmt::Display for Row {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let at = |name: &str| self.latency.get(name).map_or("-".to_owned(), |&us| micros(us));
         write!(
             f,
-            "{:<9} {:<14} {:>3} {:>12} {:>12} {:>9} {:>9} {:>9} {:>11} {:>6.1}% {:>9.1}% {:>10}",
+            "{:<12} {:<14} {:>3} {:>12} {:>12} {:>9} {:>9} {:>9} {:>11} {:>6.1}% {:>9.1}% {:>10}",
             self.work,
             self.system,
             self.round + 1,
             count(self.rate),
             bytes(self.bytes_per_s),
-            micros(self.at("p50")),
-            micros(self.at("p99")),
-            micros(self.at("p99.9")),
+            at("p50"),
+            at("p99"),
+            at("p99.9"),
             micros(self.cpu_us),
             self.broker_busy * 100.0,
             (1.0 - self.load_busy).max(0.0) * 100.0,
             bytes(self.resident as f64),
         )?;
+        if let Some(each) = self.per_connection {
+            write!(f, "  {} a connection", bytes(each))?;
+        }
+        if let Some(left) = self.files_left {
+            write!(f, "  left behind: {} of memory, {left} descriptors", bytes(self.grown as f64))?;
+        }
         self.invalid.as_ref().map_or(Ok(()), |why| write!(f, "  INVALID: {why}"))
     }
 }
@@ -159,21 +215,10 @@ pub struct Median {
     pub to_limit: BTreeMap<String, f64>,
     /// The same, to NATS.
     pub to_nats: BTreeMap<String, f64>,
+    /// Of a two-core work: the same, to this system on one core.
+    #[serde(default)]
+    pub to_one_core: BTreeMap<String, f64>,
 }
-
-type Figure = fn(&Row) -> f64;
-
-/// What is compared of each row. Microseconds, bytes, or a second.
-pub const FIGURES: [(&str, Figure); 8] = [
-    ("rate", |row| row.rate),
-    ("bytes_per_s", |row| row.bytes_per_s),
-    ("cpu_us", |row| row.cpu_us),
-    ("p50", |row| row.at("p50")),
-    ("p99", |row| row.at("p99")),
-    ("p99.9", |row| row.at("p99.9")),
-    ("resident", |row| row.resident as f64),
-    ("grown", |row| row.grown as f64),
-];
 
 /// The medians of each system at each work, in the order of the rows.
 #[must_use]
@@ -185,12 +230,15 @@ pub fn medians(rows: &[Row]) -> Vec<Median> {
         }
         let (system, work) = (row.system.clone(), row.work.clone());
         let (mine, load_bound) = counting(rows, &system, &work);
-        let of = FIGURES.iter().filter_map(|(name, figure)| {
-            Some(((*name).to_owned(), median(mine.iter().map(|row| figure(row)).collect())?))
+        let of = FIGURES.iter().filter_map(|figure| {
+            let values = mine.iter().filter_map(|row| (figure.of)(row));
+            Some((figure.name.to_owned(), median(values.collect())?))
         });
         let of = of.collect();
-        let to = |other: &str| ratios(&mine, &counting(rows, other, &work).0);
-        let (to_limit, to_nats) = (to("limit"), to("nats"));
+        let to = |other: &str, at: &str| ratios(&mine, &counting(rows, other, at).0);
+        let (to_limit, to_nats) = (to("limit", &work), to("nats", &work));
+        let two_cores = Work::named(&work).is_ok_and(|work| work.layout != Layout::One);
+        let to_one_core = if two_cores { to(&system, ONE_CORE) } else { BTreeMap::new() };
         found.push(Median {
             rows: if load_bound { 0 } else { mine.len() },
             system,
@@ -199,6 +247,7 @@ pub fn medians(rows: &[Row]) -> Vec<Median> {
             of,
             to_limit,
             to_nats,
+            to_one_core,
         });
     }
     found
@@ -216,9 +265,9 @@ fn counting<'a>(rows: &'a [Row], system: &str, work: &str) -> (Vec<&'a Row>, boo
 fn ratios(rows: &[&Row], others: &[&Row]) -> BTreeMap<String, f64> {
     let pairs: Vec<_> =
         rows.iter().filter_map(|row| Some((*row, *others.iter().find(|other| other.round == row.round)?))).collect();
-    let all = FIGURES.iter().filter_map(|(name, figure)| {
-        let ratios = pairs.iter().map(|(row, other)| figure(row) / figure(other)).filter(|ratio| ratio.is_finite());
-        Some(((*name).to_owned(), median(ratios.collect())?))
+    let all = FIGURES.iter().filter(|figure| figure.has_ratio).filter_map(|figure| {
+        let ratios = pairs.iter().filter_map(|(row, other)| Some((figure.of)(row)? / (figure.of)(other)?));
+        Some((figure.name.to_owned(), median(ratios.filter(|ratio| ratio.is_finite()).collect())?))
     });
     all.collect()
 }
@@ -233,105 +282,77 @@ fn median(mut values: Vec<f64>) -> Option<f64> {
     }
 }
 
-/// The medians as a table in Markdown.
-#[must_use]
-pub fn markdown(medians: &[Median]) -> String {
-    let mut out = String::from(
-        "| work | broker | runs | answers/s | bytes/s | CPU/request | p50 | p99 | p99.9 | rate : limit | rate : NATS | p50 : limit | CPU : limit |\n\
-         |---|---|---|---|---|---|---|---|---|---|---|---|---|\n",
-    );
-    for median in medians {
-        let of =
-            |name: &str, write: fn(f64) -> String| median.of.get(name).map_or("-".to_owned(), |&value| write(value));
-        // a limit that was not reached makes a ratio to it too high
-        let bound = |other: &str| medians.iter().any(|m| m.system == other && m.work == median.work && m.load_bound);
-        let at_most = |other: &str| if bound(other) && median.system != other { "< " } else { "" };
-        let ratio = |ratios: &BTreeMap<String, f64>, name: &str| {
-            ratios.get(name).map_or("-".to_owned(), |ratio| format!("{ratio:.2}"))
-        };
-        let cells = [
-            median.work.clone(),
-            median.system.clone(),
-            median.rows.to_string(),
-            format!("{}{}", if median.load_bound { "> " } else { "" }, of("rate", count)),
-            of("bytes_per_s", bytes),
-            of("cpu_us", micros),
-            of("p50", micros),
-            of("p99", micros),
-            of("p99.9", micros),
-            format!("{}{}", at_most("limit"), ratio(&median.to_limit, "rate")),
-            format!("{}{}", at_most("nats"), ratio(&median.to_nats, "rate")),
-            ratio(&median.to_limit, "p50"),
-            ratio(&median.to_limit, "cpu_us"),
-        ];
-        // writing to a string can't fail
-        let _ = writeln!(out, "| {} |", cells.join(" | "));
-    }
-    out
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn row(system: &str, round: usize, rate: f64, load_busy: f64) -> Row {
-        let latency = BTreeMap::from([("p50".to_owned(), 1e6 / rate)]);
-        let (work, system) = ("64x1".to_owned(), system.to_owned());
+    pub(in crate::compare) fn row(system: &str, work: &str, round: usize, (rate, load_busy): (f64, f64)) -> Row {
+        let (system, work) = (system.parse().unwrap(), Work::named(work).unwrap());
         let mut row = Row {
-            system,
-            work,
-            round,
             rate,
-            latency,
+            latency: BTreeMap::from([("p50".to_owned(), 1e6 / rate)]),
             load_busy,
             bytes_per_s: rate * 128.0,
             cpu_us: 1e6 / rate,
             broker_busy: 0.9,
             resident: 1 << 20,
-            grown: 0,
-            failed: 0,
-            invalid: None,
-            load_bound: false,
+            busiest: 0.5,
+            ..Row::empty(system, &work, round)
         };
-        row.judge(&Report { answered: 1, schedule: None, ..crate::report::tests::report() });
+        row.judge(work.layout, &Report { answered: 1, schedule: None, ..crate::report::tests::report() });
         row
+    }
+
+    fn small(system: &str, round: usize, rate: f64, load_busy: f64) -> Row {
+        row(system, "64x1", round, (rate, load_busy))
     }
 
     #[test]
     fn medians_and_paired_ratios_leave_out_what_is_invalid() {
         let rows = [
-            row("limit", 0, 100.0, 0.5),
-            row("corelay", 0, 120.0, 0.5),
-            row("limit", 1, 200.0, 0.5),
-            row("corelay", 1, 220.0, 0.5),
-            row("limit", 2, 300.0, 0.99),
-            row("corelay", 2, 900.0, 0.5),
+            small("limit", 0, 100.0, 0.5),
+            small("corelay", 0, 120.0, 0.5),
+            small("limit", 1, 200.0, 0.5),
+            small("corelay", 1, 220.0, 0.5),
+            small("limit", 2, 300.0, 0.99),
+            small("corelay", 2, 900.0, 0.5),
         ];
         assert_eq!(rows[4].invalid.as_deref(), Some("the load was saturated before the broker"));
         let medians = medians(&rows);
         assert_eq!((medians[0].rows, medians[0].of["rate"]), (2, 150.0));
         assert_eq!((medians[1].rows, medians[1].of["rate"]), (3, 220.0));
         assert!((medians[1].to_limit["rate"] - f64::midpoint(1.2, 1.1)).abs() < 1e-9);
-        assert!(medians[1].to_nats.is_empty());
-        let table = markdown(&medians);
-        assert!(table.ends_with("| 64x1 | corelay | 3 | 220 | 27.5 KiB | 4.55 ms | 4.55 ms | 0.00 us | 0.00 us | 1.15 | - | 0.87 | 0.87 |\n"), "{table}");
+        assert!(medians[1].to_nats.is_empty() && medians[1].to_one_core.is_empty());
     }
 
     #[test]
     fn a_limit_that_was_not_reached_is_a_bound() {
-        let rows = [row("limit", 0, 400.0, 0.99), row("corelay", 0, 100.0, 0.5)];
+        let rows = [small("limit", 0, 400.0, 0.99), small("corelay", 0, 100.0, 0.5)];
         let medians = medians(&rows);
         assert_eq!((medians[0].load_bound, medians[0].rows, medians[1].to_limit["cpu_us"]), (true, 0, 4.0));
-        let table = markdown(&medians);
-        assert!(table.contains("| 64x1 | limit | 0 | > 400 |") && table.contains("| < 0.25 | - |"), "{table}");
+    }
+
+    #[test]
+    fn two_cores_are_compared_with_one_unless_one_did_it_all() {
+        let one = row("corelay", ONE_CORE, 0, (100.0, 0.5));
+        let two = row("corelay", "spread", 0, (200.0, 0.99));
+        assert_eq!(two.invalid, None, "the load shares the broker's cores");
+        let found = medians(&[one, two.clone()]);
+        assert_eq!((found[1].to_one_core["cpu_us"], found[1].to_one_core["rate"]), (0.5, 2.0));
+        let mut alone = Row { busiest: 0.97, ..two };
+        alone.judge(
+            Layout::Spread,
+            &Report { schedule: None, errors: BTreeMap::new(), ..crate::report::tests::report() },
+        );
+        assert_eq!(alone.invalid.as_deref(), Some("one core did 97 % of the work"));
     }
 
     #[test]
     fn failures_make_a_row_invalid() {
-        let mut row = row("nats", 0, 1.0, 0.1);
+        let mut row = small("nats", 0, 1.0, 0.1);
         row.failed = 2;
         let report = crate::report::tests::report();
         assert_eq!(row.why_invalid(&report).as_deref(), Some("2 failed (DEADLINE)"));
-        assert!(row.to_string().starts_with("64x1      nats             1 "), "{row}");
+        assert!(row.to_string().starts_with("64x1         nats             1 "), "{row}");
     }
 }

@@ -2,12 +2,15 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::str::FromStr;
 
-use super::work::Work;
+use super::work::{Kind, Layout, Work};
 use crate::children::{ChildError, Running, free_port};
 use crate::dial::{Addr, BadAddr};
+
+/// The channel of all works.
+pub(super) const CHANNEL: &str = "loadgen";
 
 /// Who is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,10 +31,20 @@ impl System {
     /// All there are.
     pub const ALL: [System; 5] = [System::Limit, System::Corelay, System::CorelayEpoll, System::Nats, System::Zmq];
 
-    /// Whether it can do this work at all: NATS takes 1 MiB at most (64 at the very most), ZeroMQ holds messages whole.
+    /// Whether it can do this work at all: NATS takes 1 MiB at most (64 at the very most), ZeroMQ holds messages whole;
+    /// channels and their cores are corelay's; the limit's connections are nothing but their sockets.
     #[must_use]
     pub fn can(self, work: &Work) -> bool {
-        work.size.max() <= 1 << 20 || !matches!(self, System::Nats | System::Zmq)
+        let ours = matches!(self, System::Corelay | System::CorelayEpoll);
+        let large = work.size.max() > 1 << 20;
+        let connections = work.kind != Kind::Requests;
+        match self {
+            _ if work.layout != Layout::One => ours,
+            System::Limit => !connections,
+            System::Nats => !large,
+            System::Zmq => !large && !connections,
+            System::Corelay | System::CorelayEpoll => true,
+        }
     }
 }
 
@@ -130,35 +143,54 @@ impl Brokers {
         match system {
             System::Limit => true,
             System::Corelay | System::CorelayEpoll => self.corelay.is_file(),
-            System::Nats => self.nats.is_some(),
+            System::Nats => self.nats.as_ref().is_some_and(|path| path.is_file()),
             System::Zmq => cfg!(feature = "zmq"),
         }
     }
 
-    /// Starts a broker on `cpu`, listening on the loopback.
+    /// The version a broker states, if it does.
+    #[must_use]
+    pub fn version(&self, system: System) -> Option<String> {
+        let path = match system {
+            System::Limit => return Some(env!("CARGO_PKG_VERSION").to_owned()),
+            System::Corelay | System::CorelayEpoll => &self.corelay,
+            System::Nats => self.nats.as_ref()?,
+            System::Zmq => return zmq_version(),
+        };
+        let told = Command::new(path).arg("--version").stderr(Stdio::null()).output().ok()?;
+        let told = String::from_utf8_lossy(&told.stdout).into_owned();
+        let word = told
+            .split_whitespace()
+            .find(|word| word.trim_start_matches('v').starts_with(|c: char| c.is_ascii_digit()))?;
+        Some(word.trim_start_matches('v').to_owned())
+    }
+
+    /// Starts a broker on `cpus`, listening on the loopback.
     ///
     /// # Errors
     /// [`StartError`].
-    pub fn start(&self, system: System, cpu: usize) -> Result<Broker, StartError> {
+    pub fn start(&self, system: System, cpus: &[usize], layout: Layout) -> Result<Broker, StartError> {
         match system {
             System::Limit => {
                 let spin = self.spin_us.to_string();
-                self.announced(
-                    command(&self.own, &["pump", "--listen", "127.0.0.1:0", "--spin-us", &spin]),
-                    cpu,
-                    system,
-                )
+                let args = ["pump", "--listen", "127.0.0.1:0", "--spin-us", &spin];
+                self.announced(self.command(&self.own, &args), cpus, system)
             }
-            System::Corelay => self.announced(self.corelay("uring", cpu), cpu, system),
-            System::CorelayEpoll => self.announced(self.corelay("epoll", cpu), cpu, system),
-            System::Zmq => self.announced(command(&self.own, &["zmq-proxy"]), cpu, system),
-            System::Nats => self.nats(cpu),
+            System::Corelay => self.announced(self.corelay("uring", cpus, layout), cpus, system),
+            System::CorelayEpoll => self.announced(self.corelay("epoll", cpus, layout), cpus, system),
+            System::Zmq => self.announced(self.command(&self.own, &["zmq-proxy"]), cpus, system),
+            System::Nats => self.nats(cpus),
         }
     }
 
-    fn corelay(&self, io: &str, cpu: usize) -> Command {
-        let cores = format!("{cpu}-{cpu}");
-        let mut command = command(&self.corelay, &["serve", "--listen", "127.0.0.1:0", "--cores", &cores, "--io", io]);
+    fn corelay(&self, io: &str, cpus: &[usize], layout: Layout) -> Command {
+        // as ranges: a single number would be how many
+        let cores: Vec<_> = cpus.iter().map(|cpu| format!("{cpu}-{cpu}")).collect();
+        let args = ["serve", "--listen", "127.0.0.1:0", "--cores", &cores.join(","), "--io", io];
+        let mut command = self.command(&self.corelay, &args);
+        if layout == Layout::Spread {
+            command.args(["--set", &format!("channel.{CHANNEL}.spread={}", cpus.len())]);
+        }
         if self.spin_us > 0 {
             command.args(["--spin-us", &self.spin_us.to_string()]);
         }
@@ -166,8 +198,8 @@ impl Brokers {
     }
 
     /// One that says where it listens.
-    fn announced(&self, command: Command, cpu: usize, system: System) -> Result<Broker, StartError> {
-        let mut process = Running::start(command, Some(cpu))?;
+    fn announced(&self, command: Command, cpus: &[usize], system: System) -> Result<Broker, StartError> {
+        let mut process = Running::start(command, cpus)?;
         let said = process.addresses()?;
         let word = |n: usize| said.get(n).map_or("", String::as_str).parse::<Addr>();
         let link = match system {
@@ -177,21 +209,33 @@ impl Brokers {
         Ok(Broker { process, link })
     }
 
-    fn nats(&self, cpu: usize) -> Result<Broker, StartError> {
+    fn nats(&self, cpus: &[usize]) -> Result<Broker, StartError> {
         let missing = StartError::Missing("nats-server is not on the PATH; name it by --nats");
         let path = self.nats.as_ref().ok_or(missing)?;
         let addr = free_port()?;
         let port = addr.port().to_string();
-        let mut process = Running::start(command(path, &["-a", "127.0.0.1", "-p", &port]), Some(cpu))?;
+        let mut process = Running::start(self.command(path, &["-a", "127.0.0.1", "-p", &port]), cpus)?;
         process.await_port(addr)?;
         Ok(Broker { process, link: Link::Nats(Addr::Tcp(addr)) })
     }
+
+    /// A program that ends when this one does, even if this one is killed.
+    fn command(&self, path: &Path, args: &[&str]) -> Command {
+        let mut command = Command::new(&self.own);
+        command.arg("child").arg(path).args(args);
+        command
+    }
 }
 
-fn command(path: &Path, args: &[&str]) -> Command {
-    let mut command = Command::new(path);
-    command.args(args);
-    command
+#[cfg(feature = "zmq")]
+fn zmq_version() -> Option<String> {
+    let (major, minor, patch) = zmq::version();
+    Some(format!("{major}.{minor}.{patch}"))
+}
+
+#[cfg(not(feature = "zmq"))]
+fn zmq_version() -> Option<String> {
+    None
 }
 
 /// A program on the PATH.

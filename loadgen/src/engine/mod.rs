@@ -15,7 +15,7 @@ mod record;
 mod worker;
 
 pub use conns::Conns;
-pub use record::{Counts, Interval, LATE, Recorder, new_histogram};
+pub use record::{Counts, Interval, LATE, Recorder, Whole, new_histogram};
 pub use worker::Worker;
 
 use std::io;

@@ -10,6 +10,9 @@ use crate::pump::{Completion, Net, Piece};
 use crate::schedule::Schedule;
 use crate::wire::{Broken, Consumer, Done, Outcome, Provider};
 
+/// A send may become this late, in nanoseconds, before a turn is interrupted for it: what one turn received can be a
+/// millisecond's work, and entering the kernel for each send that falls due meanwhile would halve the rate.
+const OVERDUE: u64 = 20_000;
 /// How often a thread that is done looks whether the others are, in nanoseconds.
 const LOOK: u64 = 2_000_000;
 
@@ -34,6 +37,8 @@ pub struct Worker<C, P> {
     begun: u64,
     sending: bool,
     left: bool,
+    /// The time, as it was last read with a completion.
+    clock: u64,
     complaints: Vec<String>,
 }
 
@@ -68,6 +73,7 @@ impl<C: Consumer, P: Provider> Worker<C, P> {
             begun: 0,
             sending: true,
             left: false,
+            clock: 0,
             complaints: Vec::new(),
         })
     }
@@ -98,8 +104,26 @@ impl<C: Consumer, P: Provider> Worker<C, P> {
             self.wait(until.min(self.recorder.next()))?;
             while let Some(completion) = self.net.next_completion()? {
                 self.complete(completion);
+                self.keep_schedule()?;
             }
         }
+    }
+
+    /// Open loop: what fell due while a long turn's completions were worked off goes out before the rest of them.
+    #[inline]
+    fn keep_schedule(&mut self) -> io::Result<()> {
+        let next = self.schedule.as_ref().map_or(u64::MAX, Schedule::next);
+        if self.clock < next.saturating_add(OVERDUE) || self.clock >= self.orders.end || !self.sending {
+            return Ok(());
+        }
+        let now = self.now();
+        self.recorder.tick(now);
+        self.send_due(now);
+        self.flush()?;
+        self.net.submit()?;
+        // until the clock is read again there is nothing new to find
+        self.clock = 0;
+        Ok(())
     }
 
     /// This thread's requests are done. Whether all threads' are: until then its providers serve the others.
@@ -262,6 +286,7 @@ impl<C: Consumer, P: Provider> Worker<C, P> {
         self.net.release(piece);
         mark(&mut consumer.line, conn as u32, &mut self.dirty);
         let now = self.orders.epoch.elapsed().as_nanos() as u64;
+        self.clock = now;
         let mut done = std::mem::take(&mut self.done);
         for (slot, outcome) in done.drain(..) {
             self.request_ended(conn, slot, outcome, now);
@@ -289,6 +314,9 @@ impl<C: Consumer, P: Provider> Worker<C, P> {
         let received = provider.wire.receive(self.net.bytes(piece), &mut provider.line.out);
         self.net.release(piece);
         mark(&mut provider.line, conn, &mut self.dirty);
+        if self.schedule.is_some() {
+            self.clock = self.now();
+        }
         received.map(|_| ())
     }
 

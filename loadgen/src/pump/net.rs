@@ -163,6 +163,14 @@ impl Net {
         self.ring.turn(&mut self.buffers, timeout, &mut self.ready)
     }
 
+    /// Submits what was given, without waiting: in the middle of a turn.
+    ///
+    /// # Errors
+    /// As [`Net::wait`].
+    pub fn submit(&mut self) -> io::Result<()> {
+        self.ring.submit(&mut self.buffers)
+    }
+
     /// The next thing that happened in this turn.
     ///
     /// # Errors

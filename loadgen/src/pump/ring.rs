@@ -83,6 +83,15 @@ impl Ring {
         }
     }
 
+    /// Submits what is queued; completions stay in the ring.
+    pub(super) fn submit(&mut self, buffers: &mut Buffers) -> io::Result<()> {
+        buffers.publish();
+        match self.ring.submit() {
+            Err(error) if !matches!(error.raw_os_error(), Some(libc::EINTR | libc::EBUSY)) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// Submits what is queued and waits for completions: until one is there, or `timeout` has passed. They are
     /// appended to `into`.
     pub(super) fn turn(

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 /// Width and height of a chart with its margins, in pixels of the drawing.
 const SIZE: (f64, f64) = (860.0, 340.0);
-const MARGIN: Margin = Margin { left: 76.0, right: 16.0, top: 14.0, bottom: 46.0 };
+const MARGIN: Margin = Margin { left: 76.0, right: 40.0, top: 14.0, bottom: 46.0 };
 
 struct Margin {
     left: f64,
@@ -154,7 +154,7 @@ mod tests {
         let points = vec![(0.0, 0.0, "a".into()), (10.0, 99.0, "<b>".into())];
         let series = Series { name: "s".into(), colour: 0, dashed: false, points };
         let drawn = svg("t", &x, &y, &[series]);
-        assert!(drawn.contains("76.0,294.0 844.0,14.0"), "{drawn}");
+        assert!(drawn.contains("76.0,294.0 820.0,14.0"), "{drawn}");
         assert!(drawn.contains("s: &lt;b&gt;") && !drawn.contains("<b>"));
     }
 }

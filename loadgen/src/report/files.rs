@@ -1,7 +1,7 @@
 //! What HdrHistogram's tools read: the percentile text (`.hgrm`), and the interval log (V2).
 
 use std::io::{self, Write};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::interval_log::IntervalLogWriterBuilder;
@@ -40,13 +40,13 @@ pub fn hgrm(histogram: &Histogram<u64>, out: &mut dyn Write) -> io::Result<()> {
 /// If `out` can't be written.
 pub fn interval_log(rows: &[Row], began: f64, mut out: &mut dyn Write) -> io::Result<()> {
     let mut serializer = V2DeflateSerializer::new();
-    let start = UNIX_EPOCH + Duration::from_secs_f64(began.max(0.0));
+    let began = began.max(0.0);
     writeln!(out, "#[Histogram log format version 1.3]")?;
-    let mut log = IntervalLogWriterBuilder::new()
-        .with_start_time(start)
-        .with_base_time(start)
-        .with_max_value_divisor(1e6)
-        .begin_log_with(&mut out, &mut serializer)?;
+    writeln!(out, "#[StartTime: {began:.3} (seconds since epoch)]\n#[BaseTime: {began:.3} (seconds since epoch)]")?;
+    // the line that Java's tools write and show as the names of the columns
+    writeln!(out, "\"StartTimestamp\",\"Interval_Length\",\"Interval_Max\",\"Interval_Compressed_Histogram\"")?;
+    let mut log =
+        IntervalLogWriterBuilder::new().with_max_value_divisor(1e6).begin_log_with(&mut out, &mut serializer)?;
     for row in rows {
         let histogram: Histogram<u64> =
             Deserializer::new().deserialize(&mut row.histogram.as_slice()).map_err(io::Error::other)?;

@@ -1,6 +1,7 @@
 //! One page with nothing outside of it: percentile curve and latency over time, of one run or several.
 
 use std::fmt::Write;
+use std::time::{Duration, UNIX_EPOCH};
 
 use super::chart::{Axis, Series, escape, svg};
 use super::text::{bytes, count, micros};
@@ -24,16 +25,33 @@ pub fn page(reports: &[Report]) -> String {
     );
     // writing to a string can't fail
     let _ = body(&mut out, reports);
-    out.push_str(&format!("<script>\n{SCRIPT}</script>\n</body>\n</html>\n"));
+    out.push_str(&format!("{}\n<script>\n{SCRIPT}</script>\n</body>\n</html>\n", island(reports)));
     out
+}
+
+const ISLAND: (&str, &str) = (r#"<script type="application/json" id="reports">"#, "</script>");
+
+/// All numbers, for programs: the page can be given to `loadgen report` again.
+fn island(reports: &[Report]) -> String {
+    let json = serde_json::to_string(reports).expect("numbers and texts");
+    // in a script element only its end tag, and what opens a comment, mean anything; both begin with <
+    format!("{}{}{}", ISLAND.0, json.replace('<', "\\u003c"), ISLAND.1)
+}
+
+/// The reports a page was made of; `None` if it is no such page.
+#[must_use]
+pub fn read(page: &str) -> Option<Vec<Report>> {
+    let (_, rest) = page.split_once(ISLAND.0)?;
+    let (json, _) = rest.split_once(ISLAND.1)?;
+    serde_json::from_str(json).ok()
 }
 
 fn body(out: &mut String, reports: &[Report]) -> std::fmt::Result {
     summary(out, reports)?;
-    for report in reports {
+    for (name, report) in short_names(reports).iter().zip(reports) {
+        let name = if name.is_empty() { String::new() } else { format!("<strong>{}</strong>: ", escape(name)) };
         for warning in &report.warnings {
-            let (name, warning) = (escape(&report.name), escape(warning));
-            writeln!(out, r#"<p class="warning"><strong>{name}</strong>: {warning}</p>"#)?;
+            writeln!(out, r#"<p class="warning">{name}{}</p>"#, escape(warning))?;
         }
     }
     writeln!(out, "<h2>Latency by percentile</h2>")?;
@@ -52,16 +70,21 @@ fn body(out: &mut String, reports: &[Report]) -> std::fmt::Result {
 }
 
 fn summary(out: &mut String, reports: &[Report]) -> std::fmt::Result {
-    writeln!(out, "<table>\n<thead><tr><th>run</th><th>answers/s</th><th>bytes/s up</th><th>bytes/s down</th>")?;
+    let names = short_names(reports);
+    let run = if reports.len() == 1 { "" } else { "<th>run</th>" };
+    writeln!(out, "<table>\n<thead><tr>{run}<th>answers/s</th><th>bytes/s</th>")?;
     for name in QUANTILES.iter().map(|(name, _)| *name).chain(["max"]) {
         writeln!(out, "<th>{name}</th>")?;
     }
-    writeln!(out, "<th>errors</th><th>CPU/request</th><th>load CPU</th></tr></thead>\n<tbody>")?;
+    writeln!(out, "<th>errors</th><th>CPU/request</th><th>memory</th><th>load CPU</th></tr></thead>\n<tbody>")?;
     for (n, report) in reports.iter().enumerate() {
-        let (up, down) = (bytes(report.bytes_per_s.0), bytes(report.bytes_per_s.1));
-        let key = n % 8;
-        write!(out, r#"<tr><td><span class="key c{key}"></span>{}</td>"#, escape(&report.name))?;
-        write!(out, "<td>{}</td><td>{up}</td><td>{down}</td>", count(report.rate))?;
+        // both ways together: a comparison has no room for each
+        let bytes_per_s = bytes(report.bytes_per_s.0 + report.bytes_per_s.1);
+        write!(out, "<tr>")?;
+        if !names[n].is_empty() {
+            write!(out, r#"<th scope="row"><span class="key c{}"></span>{}</th>"#, n % 8, escape(&names[n]))?;
+        }
+        write!(out, "<td>{}</td><td>{bytes_per_s}</td>", count(report.rate))?;
         for name in QUANTILES.iter().map(|(name, _)| *name).chain(["max"]) {
             write!(out, "<td>{}</td>", micros(report.latency.get(name)))?;
         }
@@ -69,7 +92,8 @@ fn summary(out: &mut String, reports: &[Report]) -> std::fmt::Result {
         let errors = if errors.is_empty() { "none".to_owned() } else { escape(&errors.join(", ")) };
         let cpu = report.broker.map_or("-".to_owned(), |broker| micros(broker.cpu_us_per_request));
         let busy: Vec<_> = report.load_busy.iter().map(|busy| format!("{:.0} %", busy * 100.0)).collect();
-        writeln!(out, "<td>{errors}</td><td>{cpu}</td><td>{}</td></tr>", busy.join(", "))?;
+        let memory = report.broker.map_or("-".to_owned(), |broker| bytes(broker.resident as f64));
+        writeln!(out, "<td>{errors}</td><td>{cpu}</td><td>{memory}</td><td>{}</td></tr>", busy.join(", "))?;
     }
     writeln!(out, "</tbody>\n</table>")
 }
@@ -86,21 +110,35 @@ fn legend(out: &mut String, series: &[Series]) -> std::fmt::Result {
     writeln!(out, "</p>")
 }
 
-/// A name that differs from the others' even where two runs have the same.
-fn named(reports: &[Report], n: usize, what: &str) -> String {
-    let name = if reports.len() == 1 { String::new() } else { format!("{}. {} ", n + 1, reports[n].name) };
-    format!("{name}{what}")
+/// Numbered names without what all of them share; none for a single run.
+fn short_names(reports: &[Report]) -> Vec<String> {
+    if let [_] = reports {
+        return vec![String::new()];
+    }
+    let parts = |report: &Report| report.name.split(", ").map(str::to_owned).collect::<Vec<_>>();
+    let all: Vec<Vec<String>> = reports.iter().map(parts).collect();
+    let own = |parts: &Vec<String>| {
+        let differing = |part: &&String| !all.iter().all(|other| other.contains(part));
+        let own: Vec<_> = parts.iter().filter(differing).map(String::as_str).collect();
+        if own.is_empty() { parts.first().cloned().unwrap_or_default() } else { own.join(", ") }
+    };
+    all.iter().enumerate().map(|(n, parts)| format!("{}. {}", n + 1, own(parts))).collect()
+}
+
+/// A line's name: its run's, which differs from the others' even where two are called the same, and what it shows.
+fn named(names: &[String], n: usize, what: &str) -> String {
+    if names[n].is_empty() { what.to_owned() } else { format!("{}: {what}", names[n]) }
 }
 
 fn curves(reports: &[Report]) -> Vec<Series> {
-    let mut all = Vec::new();
+    let (names, mut all) = (short_names(reports), Vec::new());
     for (n, report) in reports.iter().enumerate() {
         let kinds = [("from intended send", Some(&report.latency)), ("from actual send", report.uncorrected.as_ref())];
         let closed = report.uncorrected.is_none();
         for (what, latency) in kinds.into_iter().filter_map(|(what, latency)| Some((what, latency?))) {
             let what = if closed { "from send" } else { what };
             let dashed = what == "from actual send";
-            all.push(Series { name: named(reports, n, what), colour: n, dashed, points: curve(latency) });
+            all.push(Series { name: named(&names, n, what), colour: n, dashed, points: curve(latency) });
         }
     }
     all
@@ -128,10 +166,11 @@ fn curve(latency: &Latency) -> Vec<(f64, f64, String)> {
 
 fn percentiles(curves: &[Series]) -> String {
     let (low, high) = range(curves);
-    let most = curves.iter().flat_map(|line| &line.points).map(|point| point.0).fold(1.0, f64::max).ceil();
+    let most = curves.iter().flat_map(|line| &line.points).map(|point| point.0).fold(1.0, f64::max);
     let names = ["0", "90", "99", "99.9", "99.99", "99.999", "99.9999", "99.99999", "99.999999"];
     let ticks = names.iter().enumerate().map(|(n, name)| (n as f64, format!("{name} %")));
-    let ticks = ticks.take_while(|(at, _)| *at <= most).collect();
+    // half of the requests lie left of this one
+    let ticks = ticks.chain([(2_f64.log10(), "50 %".to_owned())]).filter(|(at, _)| *at <= most).collect();
     let x = Axis { label: "percentile".into(), from: 0.0, to: most, ticks };
     svg("Latency by percentile", &x, &Axis::logarithmic("latency", low, high, micros), curves)
 }
@@ -144,7 +183,7 @@ fn range(lines: &[Series]) -> (f64, f64) {
 }
 
 fn over_time(reports: &[Report]) -> Vec<Series> {
-    let mut all = Vec::new();
+    let (names, mut all) = (short_names(reports), Vec::new());
     for (n, report) in reports.iter().enumerate() {
         for (what, which, dashed) in [("p50", 0, true), ("p99", 2, false), ("max", 4, true)] {
             if reports.len() > 1 && what == "max" {
@@ -152,22 +191,22 @@ fn over_time(reports: &[Report]) -> Vec<Series> {
             }
             let points = report.intervals.iter().filter(|interval| interval.latency[4] > 0.0).map(|interval| {
                 let us = interval.latency[which];
-                (interval.at, us.max(0.1).log10(), format!("{:.1} s: {what} {}", interval.at, micros(us)))
+                (interval.middle(), us.max(0.1).log10(), format!("{:.1} s: {what} {}", interval.at, micros(us)))
             });
             let colour = if reports.len() > 1 { n } else { which };
-            all.push(Series { name: named(reports, n, what), colour, dashed, points: points.collect() });
+            all.push(Series { name: named(&names, n, what), colour, dashed, points: points.collect() });
         }
     }
     all
 }
 
 fn rates(reports: &[Report]) -> Vec<Series> {
+    let names = short_names(reports);
     let line = |(n, report): (usize, &Report)| {
-        let points = report
-            .intervals
-            .iter()
-            .map(|interval| (interval.at, interval.rate, format!("{:.1} s: {}/s", interval.at, count(interval.rate))));
-        Series { name: named(reports, n, "answers/s"), colour: n, dashed: false, points: points.collect() }
+        let points = report.intervals.iter().map(|interval| {
+            (interval.middle(), interval.rate, format!("{:.1} s: {}/s", interval.at, count(interval.rate)))
+        });
+        Series { name: named(&names, n, "answers/s"), colour: n, dashed: false, points: points.collect() }
     };
     reports.iter().enumerate().map(line).collect()
 }
@@ -186,8 +225,11 @@ fn times(what: &str, reports: &[Report], lines: &[Series], y: impl Fn(f64, f64) 
 
 fn options(out: &mut String, reports: &[Report]) -> std::fmt::Result {
     writeln!(out, "<h2>How it was measured</h2>")?;
-    for report in reports {
-        writeln!(out, "<details><summary>{}</summary>\n<p>{}</p>", escape(&report.name), escape(&report.machine))?;
+    for (n, report) in reports.iter().enumerate() {
+        let began = UNIX_EPOCH + Duration::from_secs_f64(report.began.clamp(0.0, 1e11));
+        let (name, began) = (escape(&report.name), humantime::format_rfc3339_seconds(began));
+        let (open, machine) = (if reports.len() == 1 { " open" } else { "" }, escape(&report.machine));
+        writeln!(out, "<details{open}><summary>{}. {name}</summary>\n<p>{machine}; {began}</p>", n + 1)?;
         writeln!(out, "<dl>")?;
         for (name, value) in &report.options {
             writeln!(out, "<dt>{}</dt><dd>{}</dd>", escape(name), escape(value))?;
@@ -205,7 +247,7 @@ mod tests {
     /// Every element that is opened is closed, in order; text is escaped.
     fn check(page: &str) {
         let mut open: Vec<&str> = Vec::new();
-        let scriptless = page.split("<script>").next().unwrap();
+        let scriptless = page.split("<script type").next().unwrap();
         for part in scriptless.split('<').skip(1) {
             let (tag, _) = part.split_once('>').unwrap_or_else(|| panic!("< without > before {part:.40}"));
             let name = tag.split([' ', '\n']).next().unwrap().trim_end_matches('/');
@@ -217,7 +259,7 @@ mod tests {
         }
         assert_eq!(open, ["html", "body"]);
         assert!(page.ends_with("</script>\n</body>\n</html>\n"));
-        assert!(!page.contains("NaN") && !page.contains("inf"), "a number is none");
+        assert!(!scriptless.contains("NaN") && !scriptless.contains("inf"), "a number is none");
         assert!(!page.contains("http"), "nothing from outside");
     }
 
@@ -232,6 +274,29 @@ mod tests {
         check(&page(&[report(), nasty, empty.clone()]));
         check(&page(&[empty]));
         check(&page(&[]));
+    }
+
+    #[test]
+    fn the_page_holds_its_reports() {
+        let mut nasty = report();
+        nasty.name = "</script><!-- & \"more\"".into();
+        let reports = [report(), nasty];
+        let page = page(&reports);
+        assert_eq!(page.matches("</script>").count(), 2, "the island's and the script's own");
+        assert_eq!(read(&page).unwrap(), reports);
+        assert_eq!(read("<html></html>"), None);
+    }
+
+    #[test]
+    fn names_say_what_differs() {
+        let named = |names: &[&str]| {
+            let report = |name: &&str| Report { name: (*name).to_owned(), ..report() };
+            short_names(&names.iter().map(report).collect::<Vec<_>>())
+        };
+        let differ = named(&["open, 1/s, to a:1", "open, 2/s, to a:1", "closed, to a:1"]);
+        assert_eq!(differ, ["1. open, 1/s", "2. open, 2/s", "3. closed"]);
+        assert_eq!(named(&["open, to a:1", "open, to a:1"]), ["1. open", "2. open"]);
+        assert_eq!(named(&["open, to a:1"]), [""]);
     }
 
     #[test]

@@ -9,6 +9,8 @@ mod warn;
 
 use std::collections::BTreeMap;
 
+pub(crate) use warn::SATURATED;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use corelay::protocol::Code;
@@ -17,6 +19,7 @@ use hdrhistogram::serialization::{Deserializer, Serializer, V2DeflateSerializer}
 use serde::{Deserialize, Serialize};
 
 use crate::measure::{Measured, Uses};
+use crate::proc::Usage;
 
 /// The quantiles a report names.
 pub const QUANTILES: [(&str, f64); 5] =
@@ -53,6 +56,9 @@ pub struct Report {
     pub schedule: Option<Schedule>,
     /// CPU of each load thread as a share of one, without what it spent looking for work.
     pub load_busy: Vec<f64>,
+    /// How long each load thread was ready to run while something else ran on its CPU, as a share of the time.
+    #[serde(default)]
+    pub load_waited: Vec<f64>,
     /// The broker's use of the machine, if it was watched.
     pub broker: Option<Broker>,
     /// What makes the numbers doubtful.
@@ -100,8 +106,17 @@ pub struct Broker {
     pub resident: u64,
     /// Resident memory when measuring began, in bytes.
     pub resident_before: u64,
-    /// Context switches a second, its own will or not.
-    pub switches_per_s: f64,
+    /// Context switches a second, its own will or not; an admin address doesn't tell.
+    pub switches_per_s: Option<f64>,
+    /// How long its threads were ready to run while something else ran on their CPU, as a share of the time.
+    #[serde(default)]
+    pub waited: f64,
+    /// CPU time of its busiest thread, as a share of that of all.
+    #[serde(default)]
+    pub busiest: f64,
+    /// Requests it counted meanwhile, of whomever; only an admin address tells.
+    #[serde(default)]
+    pub requests: Option<u64>,
 }
 
 /// A stretch of the run.
@@ -109,6 +124,9 @@ pub struct Broker {
 pub struct Interval {
     /// Its beginning, in seconds from the start of measuring.
     pub at: f64,
+    /// Its length, in seconds.
+    #[serde(default)]
+    pub seconds: f64,
     /// Answers a second.
     pub rate: f64,
     /// Requests that failed.
@@ -144,6 +162,7 @@ impl Report {
             uncorrected: open.then(|| Latency::new(&measured.uncorrected)),
             schedule: open.then(|| schedule(measured)),
             load_busy: measured.uses.as_ref().map(|uses| load_busy(uses, counts.spun)).unwrap_or_default(),
+            load_waited: measured.uses.as_ref().map(load_waited).unwrap_or_default(),
             broker: measured.uses.as_ref().and_then(|uses| broker(uses, in_time)),
             warnings: Vec::new(),
             intervals: measured.rows.iter().map(Interval::new).collect(),
@@ -188,16 +207,25 @@ fn load_busy(uses: &Uses, spun: u64) -> Vec<f64> {
     uses.threads_ns.iter().map(|&cpu| cpu.saturating_sub(spun) as f64 / wall).collect()
 }
 
+fn load_waited(uses: &Uses) -> Vec<f64> {
+    uses.threads_waited_ns.iter().map(|&waited| waited as f64 / uses.wall_ns.max(1) as f64).collect()
+}
+
 fn broker(uses: &Uses, answered: u64) -> Option<Broker> {
     let (before, after) = uses.broker?;
+    let wall = uses.wall_ns.max(1) as f64;
     let cpu = after.cpu_ns.saturating_sub(before.cpu_ns) as f64;
-    let switches = |usage: crate::proc::Usage| usage.voluntary + usage.involuntary;
+    let switches = |usage: Usage| usage.voluntary + usage.involuntary;
+    let switched = switches(after).saturating_sub(switches(before)) as f64 / (wall / 1e9);
     Some(Broker {
         cpu_us_per_request: if answered > 0 { cpu / 1e3 / answered as f64 } else { 0.0 },
-        busy: cpu / uses.wall_ns.max(1) as f64,
+        busy: cpu / wall,
         resident: after.resident,
         resident_before: before.resident,
-        switches_per_s: switches(after).saturating_sub(switches(before)) as f64 / (uses.wall_ns.max(1) as f64 / 1e9),
+        switches_per_s: after.requests.is_none().then_some(switched),
+        waited: after.waited_ns.saturating_sub(before.waited_ns) as f64 / wall,
+        busiest: after.busiest_ns.saturating_sub(before.busiest_ns) as f64 / cpu.max(1.0),
+        requests: after.requests.zip(before.requests).map(|(after, before)| after.saturating_sub(before)),
     })
 }
 
@@ -231,9 +259,15 @@ impl Latency {
 }
 
 impl Interval {
+    /// Where it is drawn, in seconds from the start of measuring.
+    fn middle(&self) -> f64 {
+        self.at + self.seconds / 2.0
+    }
+
     fn new(row: &crate::measure::Row) -> Interval {
         Interval {
             at: row.at,
+            seconds: row.seconds,
             rate: row.answered as f64 / row.seconds.max(1e-9),
             errors: row.errors,
             latency: row.latency.map(micros),
@@ -246,7 +280,6 @@ pub(crate) mod tests {
     use super::*;
     use crate::engine;
     use crate::measure::Measured;
-    use crate::proc::Usage;
     use std::time::Duration;
 
     /// Ten seconds, 1,000 answers of 1 to 1,000 ms, two failures, one late send.
@@ -254,19 +287,29 @@ pub(crate) mod tests {
         let mut measured = Measured::new(&crate::run::tests::plan(Duration::from_secs(10)));
         let mut interval = engine::Interval::new();
         (interval.measured, interval.to) = (true, 10_000_000_000);
+        let mut whole = engine::Whole { uncorrected: engine::new_histogram(), lateness: engine::new_histogram() };
         for n in 1..=1000_u64 {
             interval.latency.record(n * 1_000_000).unwrap();
-            interval.uncorrected.record(n * 500_000).unwrap();
-            interval.lateness.record(n * 1_000).unwrap();
+            whole.uncorrected.record(n * 500_000).unwrap();
+            whole.lateness.record(n * 1_000).unwrap();
         }
+        interval.whole = Some(Box::new(whole));
         let counts = &mut interval.counts;
         (counts.sent, counts.answered, counts.bytes_up, counts.bytes_down) = (1002, 1000, 64_000, 128_000);
         (counts.failed[2], counts.lost, counts.late) = (1, 1, 1);
         assert!(measured.add(&interval, 1).is_some());
-        let after = Usage { cpu_ns: 2_000_000_000, resident: 1 << 20, peak: 1 << 20, voluntary: 90, involuntary: 10 };
+        let after = Usage {
+            cpu_ns: 2_000_000_000,
+            resident: 1 << 20,
+            peak: 1 << 20,
+            voluntary: 90,
+            involuntary: 10,
+            ..Usage::default()
+        };
         let broker = Some((Usage { resident: 1 << 19, ..Usage::default() }, after));
         let threads_ns = vec![9_900_000_000];
-        measured.uses = Some(Uses { wall_ns: 10_000_000_000, threads_ns, broker, stolen_ticks: 0 });
+        let threads_waited_ns = vec![50_000_000];
+        measured.uses = Some(Uses { wall_ns: 10_000_000_000, threads_ns, threads_waited_ns, broker, stolen_ticks: 0 });
         measured
     }
 
@@ -292,8 +335,8 @@ pub(crate) mod tests {
         close("max", 1000.0);
         assert!((report.latency.mean / 1000.0 - 500.5).abs() < 1.0);
         let broker = report.broker.unwrap();
-        assert_eq!((broker.cpu_us_per_request, broker.busy, broker.switches_per_s), (2000.0, 0.2, 10.0));
-        assert_eq!(report.load_busy, [0.99]);
+        assert_eq!((broker.cpu_us_per_request, broker.busy, broker.switches_per_s), (2000.0, 0.2, Some(10.0)));
+        assert_eq!((report.load_busy.as_slice(), report.load_waited.as_slice()), (&[0.99][..], &[0.005][..]));
         assert_eq!(report.schedule.unwrap().late, 1);
     }
 

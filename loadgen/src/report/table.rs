@@ -60,14 +60,25 @@ fn machine(out: &mut String, report: &Report) -> std::fmt::Result {
         let (p50, p99, max) = (micros(schedule.p50), micros(schedule.p99), micros(schedule.max));
         writeln!(out, "  schedule    sends were late by p50 {p50}, p99 {p99}, max {max}")?;
     }
-    let busy: Vec<_> = report.load_busy.iter().map(|busy| format!("{:.1} %", busy * 100.0)).collect();
-    writeln!(out, "  load CPU    busy {}", busy.join(", "))?;
+    let shares = |of: &[f64]| of.iter().map(|share| format!("{:.1} %", share * 100.0)).collect::<Vec<_>>().join(", ");
+    write!(out, "  load CPU    busy {}", shares(&report.load_busy))?;
+    if !report.load_waited.is_empty() {
+        write!(out, "; kept from it by others {}", shares(&report.load_waited))?;
+    }
+    writeln!(out)?;
     if let Some(broker) = report.broker {
         let (cpu, busy) = (micros(broker.cpu_us_per_request), broker.busy * 100.0);
-        writeln!(out, "  broker      {cpu} CPU a request, {busy:.1} % of a CPU")?;
+        write!(out, "  broker      {cpu} CPU a request, {busy:.1} % of a CPU")?;
+        if broker.switches_per_s.is_some() {
+            write!(out, "; kept from it by others {:.1} %", broker.waited * 100.0)?;
+        }
+        writeln!(out)?;
         let (resident, grown) = (bytes(broker.resident as f64), broker.resident.saturating_sub(broker.resident_before));
-        let (grown, switches) = (bytes(grown as f64), count(broker.switches_per_s));
-        writeln!(out, "              {resident} resident (+{grown}), {switches} context switches/s")?;
+        write!(out, "              {resident} resident (+{})", bytes(grown as f64))?;
+        if let Some(switches) = broker.switches_per_s {
+            write!(out, ", {} context switches/s", count(switches))?;
+        }
+        writeln!(out)?;
     }
     Ok(())
 }
@@ -86,8 +97,8 @@ golden
   errors      1 DEADLINE
   errors      1 no answer
   schedule    sends were late by p50 500 us, p99 990 us, max 1.00 ms
-  load CPU    busy 99.0 %
-  broker      2.00 ms CPU a request, 20.0 % of a CPU
+  load CPU    busy 99.0 %; kept from it by others 0.5 %
+  broker      2.00 ms CPU a request, 20.0 % of a CPU; kept from it by others 0.0 %
               1.00 MiB resident (+512 KiB), 10 context switches/s
 ";
         let mut report = crate::report::tests::report();

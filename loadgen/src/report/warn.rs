@@ -5,7 +5,12 @@ use super::text::{count, micros};
 use crate::measure::Measured;
 
 /// A load thread this busy may have been what limited the rate, as a share of a CPU.
-pub(super) const SATURATED: f64 = 0.97;
+pub(crate) const SATURATED: f64 = 0.97;
+
+/// Kept from its CPU by others for more than this share of the time, a load thread adds to the tail.
+const CROWDED: f64 = 0.01;
+/// More requests than ours by this share were others'.
+const FOREIGN: f64 = 0.05;
 
 /// Everything that should be known before the numbers are believed.
 pub(super) fn warnings(report: &Report, measured: &Measured) -> Vec<String> {
@@ -38,6 +43,24 @@ pub(super) fn warnings(report: &Report, measured: &Measured) -> Vec<String> {
         let idle = report.broker.is_some_and(|broker| broker.busy < SATURATED);
         let verdict = if idle { "the broker was not: this measures the generator" } else { "the limit may be its own" };
         found.push(format!("load thread {thread} was busy {:.0} % of the time; {verdict}", busy * 100.0));
+    }
+    for (thread, &waited) in report.load_waited.iter().enumerate().filter(|(_, waited)| **waited > CROWDED) {
+        found.push(format!(
+            "something else ran on load thread {thread}'s CPU while it was ready to, {:.1} % of the time: high \
+             percentiles are of that, too",
+            waited * 100.0
+        ));
+    }
+    if let Some((broker, counted)) = report.broker.and_then(|broker| Some((broker, broker.requests?))) {
+        let others = counted.saturating_sub(report.answered) as f64;
+        if others > report.answered as f64 * FOREIGN {
+            found.push(format!(
+                "the broker counted {} requests meanwhile, {} of them not ours: the {} of CPU a request are too much",
+                count(counted as f64),
+                count(others),
+                micros(broker.cpu_us_per_request)
+            ));
+        }
     }
     let stolen = measured.uses.as_ref().map_or(0.0, |uses| uses.stolen_ticks as f64 * 1e7 / uses.wall_ns.max(1) as f64);
     if stolen > 0.01 {

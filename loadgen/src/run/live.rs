@@ -39,7 +39,8 @@ impl Live {
             return Live { bar: None, lines: true };
         }
         let bar = ProgressBar::with_draw_target(Some(length.as_millis() as u64), ProgressDrawTarget::stderr());
-        let style = ProgressStyle::with_template("{bar:30} {percent:>3}%  {msg}").expect("a sound template");
+        let style = ProgressStyle::with_template("{bar:12} {percent:>3}% {msg}").expect("a sound template");
+        // with the longest line a bar still fits 80 columns
         bar.set_style(style);
         Live { bar: Some(bar), lines: false }
     }

@@ -1,6 +1,7 @@
 //! A load thread's start and end.
 
 use std::io;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::mpsc::{Sender, channel};
@@ -66,7 +67,9 @@ pub(super) fn start(
         let open = matches!(orders.mode, Mode::Open { .. });
         let spans = (orders.warm, orders.end, orders.interval);
         let recorder = Recorder::new(thread, spans, open, out, empty);
-        let mut driver = match cpu.map_or(Ok(()), bind).and_then(|()| make(orders, recorder)) {
+        // a timer may fire up to this late, 50 us unless told otherwise: sends would be as late
+        let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
+        let mut driver = match cpu.map_or(Ok(()), |cpu| bind(&[cpu])).and_then(|()| make(orders, recorder)) {
             Ok(driver) => driver,
             Err(error) => {
                 let _ = ready_out.send(Err(error));
@@ -110,13 +113,15 @@ fn orders(plan: &Plan, thread: usize, flags: &Flags) -> Orders {
     }
 }
 
-/// Binds this thread to a CPU.
-pub(crate) fn bind(cpu: usize) -> io::Result<()> {
+/// Binds this thread to these CPUs.
+pub(crate) fn bind(cpus: &[usize]) -> io::Result<()> {
     let mut set = rustix::thread::CpuSet::new();
-    if cpu >= rustix::thread::CpuSet::MAX_CPU {
-        return Err(io::Error::other(format!("there is no CPU {cpu}")));
+    for &cpu in cpus {
+        if cpu >= rustix::thread::CpuSet::MAX_CPU {
+            return Err(io::Error::other(format!("there is no CPU {cpu}")));
+        }
+        set.set(cpu);
     }
-    set.set(cpu);
     rustix::thread::sched_setaffinity(None, &set)
-        .map_err(|error| io::Error::other(format!("can't bind to CPU {cpu}: {error}")))
+        .map_err(|error| io::Error::other(format!("can't bind to CPU {cpus:?}: {error}")))
 }

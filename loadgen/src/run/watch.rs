@@ -2,13 +2,12 @@
 
 use std::time::Instant;
 
-use super::RunError;
 use crate::measure::Uses;
-use crate::proc;
+use crate::proc::{self, Target, TargetError};
 
 /// Takes one sample at the beginning and one at the end.
 pub(super) struct Watch {
-    pid: Option<u32>,
+    target: Option<Target>,
     threads: Vec<u32>,
     begin: Option<Sample>,
     end: Option<Sample>,
@@ -17,17 +16,15 @@ pub(super) struct Watch {
 /// The clocks at one moment.
 struct Sample {
     at: Instant,
-    threads: Vec<u64>,
+    threads: Vec<(u64, u64)>,
     broker: Option<proc::Usage>,
     stolen: u64,
 }
 
 impl Watch {
-    pub(super) fn new(pid: Option<u32>, threads: Vec<u32>) -> Result<Watch, RunError> {
-        if let Some(pid) = pid {
-            proc::usage(pid).ok_or(RunError::Pid(pid))?;
-        }
-        Ok(Watch { pid, threads, begin: None, end: None })
+    pub(super) fn new(target: Option<Target>, threads: Vec<u32>) -> Result<Watch, TargetError> {
+        target.map(Target::usage).transpose()?;
+        Ok(Watch { target, threads, begin: None, end: None })
     }
 
     /// Looks at the clocks if measuring has just begun, or ended.
@@ -43,8 +40,8 @@ impl Watch {
     fn sample(&self) -> Sample {
         Sample {
             at: Instant::now(),
-            threads: self.threads.iter().map(|&thread| proc::thread_cpu(thread).unwrap_or(0)).collect(),
-            broker: self.pid.and_then(proc::usage),
+            threads: self.threads.iter().map(|&thread| proc::thread_cpu(thread).unwrap_or_default()).collect(),
+            broker: self.target.and_then(|target| target.usage().ok()),
             stolen: proc::stolen_ticks(),
         }
     }
@@ -52,10 +49,11 @@ impl Watch {
     /// What was used between the two.
     pub(super) fn finish(self) -> Option<Uses> {
         let (begin, end) = (self.begin?, self.end?);
-        let pairs = begin.threads.iter().zip(&end.threads);
+        let pairs = || begin.threads.iter().zip(&end.threads);
         Some(Uses {
             wall_ns: (end.at - begin.at).as_nanos() as u64,
-            threads_ns: pairs.map(|(begin, end)| end.saturating_sub(*begin)).collect(),
+            threads_ns: pairs().map(|(begin, end)| end.0.saturating_sub(begin.0)).collect(),
+            threads_waited_ns: pairs().map(|(begin, end)| end.1.saturating_sub(begin.1)).collect(),
             broker: begin.broker.zip(end.broker),
             stolen_ticks: end.stolen.saturating_sub(begin.stolen),
         })

@@ -36,6 +36,10 @@ pub(super) const REQUEST_HEAD: usize = 16 + 4 + 1;
 const CAPACITY_LEN: usize = 16 + 4 + 4;
 /// Links a request may cross before it stays where it is: providers that come and go must not send it in circles.
 const MAX_HOPS: u8 = 4;
+/// A request stays on its consumer's core while there is room, unless the share in use there is larger by more than one
+/// part in so many: crossing costs more than the request itself (two more frames to read and two to write), and shares
+/// are known as of the last turn only.
+const CROSSING: u128 = 4;
 
 /// Which of the two links between a pair of cores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,7 +153,8 @@ impl Core {
     }
 
     /// Which other core a request is handed to: chosen once, by the keyed hash of its id, of two cores with
-    /// providers the one with the smaller share in use. `None`: this core, which then has providers or nobody has.
+    /// providers the one with the smaller share in use, or if that has no room, one that has; but a request crosses only where that pays ([`CROSSING`]).
+    /// `None`: this core, which then has providers or nobody has.
     pub(super) fn choose_core(&self, request: Key) -> Option<u16> {
         let request = self.requests.get(request).expect("looked up by the caller");
         let channel = &self.channels[request.channel as usize];
@@ -180,8 +185,17 @@ impl Core {
         let hash = FixedState::with_seed(self.options.secret ^ 1).hash_one(request.id);
         let (first, second) = (pick(hash >> 32)?, pick(hash & 0xffff_ffff)?);
         let ((capacity_1, in_use_1), (capacity_2, in_use_2)) = (load(first), load(second));
-        let chosen = if in_use_2 * capacity_1 < in_use_1 * capacity_2 { second } else { first };
-        (chosen != self.options.core).then_some(chosen)
+        let mut chosen = if in_use_2 * capacity_1 < in_use_1 * capacity_2 { second } else { first };
+        let has_room = |core: &u16| load(*core).1 < load(*core).0;
+        if !has_room(&chosen) {
+            chosen = (0..self.options.cores).find(has_room).unwrap_or(chosen);
+        }
+        let wide = |core| (u128::from(load(core).0), u128::from(load(core).1));
+        let ((own, own_in_use), (capacity, in_use)) = (wide(self.options.core), wide(chosen));
+        // in use / capacity + 1 / CROSSING, without the fractions
+        let near_enough = own_in_use * capacity * CROSSING <= own * (in_use * CROSSING + capacity);
+        let stays = own_in_use < own && near_enough;
+        (chosen != self.options.core && !stays).then_some(chosen)
     }
 
     /// Hands a request to another core.

@@ -181,3 +181,28 @@ fn a_connection_refused_on_another_core_is_told_and_goes_with_its_fin() {
         w.finish();
     });
 }
+
+#[test]
+fn a_request_stays_on_its_core_unless_that_is_the_busier_one_by_a_quarter() {
+    weathers(|| {
+        let w = World::cores(2, Limits::default(), vec![spread("ch", 2)]);
+        let (c, at) = join(&w, Role::Consumer, 0, 100, 0);
+        let providers: Vec<_> = (0..2).map(|_| join(&w, Role::Provider, 0, 100, 8)).collect();
+        let taken = |core_is_own: bool| {
+            let (p, _) = providers.iter().find(|(_, core)| (*core == at) == core_is_own).expect("one on each core");
+            std::iter::from_fn(|| p.next()).count()
+        };
+        w.settle();
+        for stream in 1..=3 {
+            c.send(request(stream).end());
+            w.settle();
+        }
+        assert_eq!((taken(true), taken(false)), (3, 0), "three of eight are one more than a quarter");
+        for stream in 4..=16 {
+            c.send(request(stream).end());
+            w.settle();
+        }
+        assert_eq!((taken(true), taken(false)), (5, 8), "the other core had room");
+        w.finish();
+    });
+}
