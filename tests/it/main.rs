@@ -5,6 +5,7 @@
 
 mod broker;
 mod cli;
+mod examples;
 mod failure;
 mod fallback;
 mod tidy;

@@ -1,0 +1,325 @@
+//! One worker: a task that takes a job, works on it to its end, and takes the next.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::contain::contain;
+use super::crew::{Crew, Envelope, Held, Idle, Lane, Place, Turn};
+use super::handler::{Attempt, Cause, Failure, Handler};
+use super::metrics::Cell;
+use super::retry::Retry;
+use super::source::Feed;
+use super::ticket::Outcome;
+
+/// Idle workers that are kept. Beyond, one that finds nothing to do ends: after a peak, a pool of many workers gives
+/// back their memory.
+const SPARE: usize = 64;
+
+/// What the workers of a pool do, and for whom.
+pub(super) struct Work<H: Handler, F> {
+    pub(super) handler: H,
+    pub(super) retry: Retry,
+    pub(super) timeout: Option<Duration>,
+    /// One a lane.
+    pub(super) feeds: Box<[F]>,
+    pub(super) crew: Arc<Crew<H::Job>>,
+}
+
+impl<H: Handler, F: Feed<H::Job>> Work<H, F> {
+    /// Starts a worker for a lane, if there is a place for one more.
+    pub(super) fn hire(self: &Arc<Self>, lane: usize) {
+        let work = self.clone();
+        self.crew.hire(|place, idle| Worker { work, lane, place }.run(idle));
+    }
+
+    /// Starts one for each lane; each sees to it that others follow when it is needed itself.
+    pub(super) fn start(self: &Arc<Self>) {
+        (0..self.feeds.len()).for_each(|lane| self.hire(lane));
+    }
+}
+
+struct Worker<H: Handler, F> {
+    work: Arc<Work<H, F>>,
+    lane: usize,
+    place: Place<H::Job>,
+}
+
+/// Why a worker stopped waiting.
+enum Woken<J> {
+    Job(Envelope<J>),
+    /// There are no more new ones.
+    Dry,
+    /// Something may be due.
+    Look,
+    /// There are enough idle ones.
+    Spare,
+}
+
+/// How an attempt ended.
+enum Ended<E> {
+    Done,
+    Cancelled,
+    /// With whether it may be tried again.
+    Failed(Cause<E>, bool),
+}
+
+/// What became of a job.
+enum Fate {
+    Over,
+    Parked,
+}
+
+impl<H: Handler, F: Feed<H::Job>> Worker<H, F> {
+    async fn run(self, idle: Idle<H::Job>) {
+        let mut idle = Some(idle);
+        while let Some(envelope) = self.next(&mut idle).await {
+            idle = None;
+            if self.work.crew.is_short() {
+                self.work.hire(self.lane);
+            }
+            self.lane().pass_on();
+            let key = envelope.key;
+            // what user code may do outside of an attempt (a panic on drop, say) ends no worker
+            match contain(self.work_on(envelope)).await {
+                Ok(Fate::Parked) => {}
+                Ok(Fate::Over) => self.lane().release(key),
+                Err(text) => {
+                    drop(self.panicked(&text));
+                    self.lane().release(key);
+                }
+            }
+            tokio::task::consume_budget().await;
+        }
+    }
+
+    fn lane(&self) -> &Lane<H::Job> {
+        &self.work.crew.lanes[self.lane]
+    }
+
+    fn cell(&self) -> &Cell {
+        self.work.crew.counts.cell(self.place.number)
+    }
+
+    /// The next job; `None` when there are no more, or nothing to do for so many.
+    async fn next(&self, idle: &mut Option<Idle<H::Job>>) -> Option<Envelope<H::Job>> {
+        let (lane, feed) = (self.lane(), &self.work.feeds[self.lane]);
+        loop {
+            // made before looking, so that what happens after it is not missed
+            let kicked = pin!(lane.kicked());
+            let due = match lane.take() {
+                Turn::Job(envelope) => return Some(envelope),
+                Turn::At(due) => Some(due),
+                Turn::Nothing => None,
+            };
+            let is_over = lane.is_over();
+            if is_over && due.is_none() {
+                return None;
+            }
+            let takes = !is_over && lane.has_room();
+            let woken = async {
+                let mut fed = pin!(feed.next());
+                // looks at the end again, so that nothing is fetched after it
+                let fed = std::future::poll_fn(|cx| if lane.is_over() { Poll::Pending } else { fed.as_mut().poll(cx) });
+                tokio::select! {
+                    biased;
+                    fed = fed, if takes => fed.map_or(Woken::Dry, Woken::Job),
+                    () = kicked => Woken::Look,
+                    () = until(due) => Woken::Look,
+                }
+            };
+            match self.wait(woken, due.is_none(), idle).await {
+                Woken::Job(envelope) => {
+                    if let Some(envelope) = lane.pass(envelope) {
+                        return Some(envelope);
+                    }
+                }
+                Woken::Dry => lane.end(),
+                Woken::Look => {}
+                Woken::Spare => return None,
+            }
+        }
+    }
+
+    /// Waits, as one of the idle workers as soon as there is something to wait for.
+    async fn wait(
+        &self,
+        woken: impl Future<Output = Woken<H::Job>>,
+        may_end: bool,
+        idle: &mut Option<Idle<H::Job>>,
+    ) -> Woken<H::Job> {
+        let crew = &self.work.crew;
+        let may_end = may_end && crew.is_shared();
+        let mut woken = pin!(woken);
+        std::future::poll_fn(|cx| {
+            if let Poll::Ready(woken) = woken.as_mut().poll(cx) {
+                return Poll::Ready(woken);
+            }
+            if idle.is_none() {
+                if may_end && crew.idle.load(Relaxed) >= SPARE {
+                    return Poll::Ready(Woken::Spare);
+                }
+                *idle = Some(Idle::enter(crew));
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Works on a job until it is done, has failed for good, or is parked for its next attempt.
+    async fn work_on(&self, envelope: Envelope<H::Job>) -> Fate {
+        let cell = self.cell();
+        let mut held = Held::new(&self.work.crew, envelope);
+        loop {
+            let ended = self.attempt(held.get()).await;
+            let attempts = held.get().attempts;
+            match ended {
+                Ended::Done => {
+                    cell.processed.fetch_add(1, Relaxed);
+                    tell(held.give(), || Outcome::Done);
+                    return Fate::Over;
+                }
+                Ended::Cancelled => {
+                    cell.cancelled.fetch_add(1, Relaxed);
+                    tell(held.give(), || Outcome::Cancelled);
+                    return Fate::Over;
+                }
+                Ended::Failed(_, true) if attempts <= self.work.retry.max_retries() => {}
+                Ended::Failed(cause, _) => {
+                    cell.failed.fetch_add(1, Relaxed);
+                    self.give_up(held.give(), Failure { cause, attempts }).await;
+                    return Fate::Over;
+                }
+            }
+            cell.retried.fetch_add(1, Relaxed);
+            held.get().waiting = true;
+            let wait = self.work.retry.draw(attempts);
+            match self.lane().park(after(Instant::now(), wait), held.give()) {
+                Ok(()) => return Fate::Parked,
+                // no room: then this worker waits for it, and takes no other job
+                Err(envelope) => {
+                    held = Held::new(&self.work.crew, envelope);
+                    sleep(wait).await;
+                }
+            }
+        }
+    }
+
+    /// One attempt, within its time.
+    async fn attempt(&self, envelope: &mut Envelope<H::Job>) -> Ended<H::Error> {
+        let (work, cell) = (&*self.work, self.cell());
+        let began = Instant::now();
+        envelope.waiting = false;
+        envelope.attempts += 1;
+        if envelope.attempts == 1 {
+            cell.begun.fetch_add(1, Relaxed);
+            if let Some(queued) = envelope.queued {
+                cell.waits.record(began.saturating_duration_since(queued));
+            }
+        } else {
+            cell.resumed.fetch_add(1, Relaxed);
+        }
+        let Envelope { job, attempts, stub, .. } = envelope;
+        let token = stub.as_ref().map(|stub| &stub.token);
+        if token.is_some_and(|token| token.is_cancelled()) {
+            return Ended::Cancelled;
+        }
+        let limit = match catch_unwind(AssertUnwindSafe(|| work.handler.timeout(job))) {
+            Ok(own) => own.or(work.timeout),
+            Err(_) => return self.panicked("while it was asked for a job's timeout"),
+        };
+        let deadline = limit.and_then(|limit| began.checked_add(limit));
+        let attempt = Attempt { number: *attempts, worker: self.place.number, deadline, closing: &work.crew.closing };
+        let process = contain(async {
+            let result = work.handler.process(job, &attempt).await;
+            result.map_err(|error| {
+                let again = work.handler.is_retryable(&error);
+                (error, again)
+            })
+        });
+        let mut process = pin!(process);
+        let result = if deadline.is_none() && token.is_none() {
+            process.await
+        } else {
+            tokio::select! {
+                biased;
+                result = &mut process => result,
+                () = cancelled(token) => return self.timed(began, Ended::Cancelled),
+                () = until(deadline) => {
+                    cell.timeouts.fetch_add(1, Relaxed);
+                    return self.timed(began, Ended::Failed(Cause::TimedOut(limit.unwrap_or_default()), true));
+                }
+            }
+        };
+        let ended = match result {
+            Ok(Ok(())) => Ended::Done,
+            Ok(Err((error, again))) => Ended::Failed(Cause::Failed(error), again),
+            Err(text) => self.panicked(&text),
+        };
+        self.timed(began, ended)
+    }
+
+    /// Hands a failed job back to the handler.
+    async fn give_up(&self, envelope: Envelope<H::Job>, failure: Failure<H::Error>) {
+        let Envelope { job, stub, .. } = envelope;
+        let work = &*self.work;
+        let told = contain(async {
+            if let Some(stub) = stub {
+                stub.end(Outcome::Failed(failure.to_string()));
+            }
+            work.handler.on_error(job, failure).await;
+        });
+        let in_time = match work.timeout {
+            None => Ok(told.await),
+            Some(limit) => timeout(limit, told).await,
+        };
+        match in_time {
+            Ok(Ok(())) => {}
+            Ok(Err(text)) => drop(self.panicked(&text)),
+            Err(_) => drop(self.cell().timeouts.fetch_add(1, Relaxed)),
+        }
+    }
+
+    fn panicked(&self, text: &str) -> Ended<H::Error> {
+        self.cell().panics.fetch_add(1, Relaxed);
+        tracing::error!(panic = text, "a handler panicked");
+        Ended::Failed(Cause::Panicked(text.to_owned()), false)
+    }
+
+    fn timed(&self, began: Instant, ended: Ended<H::Error>) -> Ended<H::Error> {
+        self.cell().attempts.record(began.elapsed());
+        ended
+    }
+}
+
+/// Tells whoever follows the job, then lets go of it.
+fn tell<J>(envelope: Envelope<J>, outcome: impl FnOnce() -> Outcome) {
+    if let Some(stub) = envelope.stub {
+        stub.end(outcome());
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn cancelled(token: Option<&CancellationToken>) {
+    match token {
+        Some(token) => token.cancelled().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// A moment that far from now; about 30 years for one that is past all clocks.
+fn after(now: Instant, wait: Duration) -> Instant {
+    now.checked_add(wait).unwrap_or_else(|| now + Duration::from_secs(86_400 * 365 * 30))
+}
