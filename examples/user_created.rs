@@ -5,8 +5,8 @@
 //! audit: user.created {"user_id":"123"}
 //! welcome, 124 <test@example.com>
 //! audit: user.created {"user_id": "124", "email": "test@example.com"}
-//! audit: user.created {"id": 125}
 //! dead letter: user.created: welcome: malformed event: missing field `user_id` at line 1 column 11 (attempts: 1)
+//! audit: user.created {"id": 125}
 //! error: welcome: malformed event: missing field `user_id` at line 1 column 11
 //! user.created: 2 processed, 1 failed
 //! ```

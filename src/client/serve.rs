@@ -1,17 +1,12 @@
 //! Running a handler for each request: [`Provider::serve`].
 
-use std::any::Any;
+use std::convert::Infallible;
 use std::fmt::Display;
 use std::future::Future;
-use std::panic::AssertUnwindSafe;
-use std::pin::pin;
-use std::sync::Arc;
-use std::task::Poll;
-
-use tokio::sync::Semaphore;
 
 use super::reply::Watched;
 use super::{Metrics, Provider, Request};
+use crate::toolkit::worker_pool::{self, Attempt, Failure, Handler, MAX_WORKERS, Source, SourcePool};
 
 /// What a handler of [`Provider::serve`] may return: nothing, or a `Result` whose error fails the request.
 pub trait Outcome: Send + 'static {
@@ -32,7 +27,8 @@ impl<E: Display + Send + 'static> Outcome for Result<(), E> {
 }
 
 impl Provider {
-    /// Runs `handler` for each request, at most `concurrency` at once (at least 1), each in a task of its own.
+    /// Runs `handler` for each request, at most `concurrency` at once (at least 1), on a
+    /// [pool](crate::toolkit::worker_pool) whose workers fetch requests themselves.
     /// Returns when the provider is closed or drained, or has given up ([`Provider::error`]), and all handlers are
     /// over. If the future is dropped, the handlers that run go on.
     ///
@@ -57,76 +53,77 @@ impl Provider {
         H: Fn(Request) -> F + Send + Sync + 'static,
         F: Future<Output: Outcome> + Send + 'static,
     {
-        let concurrency = concurrency.clamp(1, u32::MAX as usize);
-        let slots = Arc::new(Semaphore::new(concurrency));
-        let handler = Arc::new(handler);
-        loop {
-            let Ok(slot) = slots.clone().acquire_owned().await else { return };
-            let Some(request) = self.receive().await else { break };
-            let (handler, metrics) = (handler.clone(), self.metrics().clone());
-            tokio::spawn(async move {
-                run(&*handler, request, &metrics).await;
-                drop(slot);
-            });
+        let options = worker_pool::Options::new(concurrency.clamp(1, MAX_WORKERS));
+        let served = Served { handler, metrics: self.metrics().clone() };
+        match SourcePool::start(options, Requests(self.clone()), served) {
+            Ok(pool) => pool.finished().await,
+            Err(error) => tracing::error!(%error, "nothing can be served"),
         }
-        let _ = slots.acquire_many(concurrency as u32).await;
     }
 }
 
-async fn run<H, F>(handler: &H, mut request: Request, metrics: &Metrics)
-where
-    H: Fn(Request) -> F,
-    F: Future<Output: Outcome>,
-{
-    let guard = Guard(request.watch());
-    let called = std::panic::catch_unwind(AssertUnwindSafe(|| handler(request)));
-    let result = match called {
-        Ok(future) => contain(future).await,
-        Err(panic) => Err(panic),
-    };
-    let text = match result {
-        Ok(outcome) => outcome.failure().unwrap_or_else(|| "request dropped without an answer".into()),
-        Err(panic) => {
-            metrics.handler_panics.inc();
-            let text = panic_text(&*panic);
-            tracing::error!(panic = text, "a handler panicked");
-            format!("the handler panicked: {text}")
-        }
-    };
-    guard.over(&text);
+/// A provider's requests, as the jobs of a pool.
+struct Requests(Provider);
+
+impl Source for Requests {
+    type Job = Serving;
+
+    async fn next(&self) -> Option<Serving> {
+        let request = self.0.receive().await?;
+        Some(Serving { request: Some(request), watched: None })
+    }
 }
 
-/// Runs a future to its end, or to its panic.
-async fn contain<F: Future>(future: F) -> Result<F::Output, Box<dyn Any + Send>> {
-    let mut future = pin!(future);
-    std::future::poll_fn(|cx| match std::panic::catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
-        Ok(Poll::Pending) => Poll::Pending,
-        Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
-        Err(panic) => Poll::Ready(Err(panic)),
-    })
-    .await
+/// A request at its handler.
+struct Serving {
+    /// Until the handler has it.
+    request: Option<Request>,
+    /// From then on.
+    watched: Option<Watched>,
 }
 
-fn panic_text(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("(no text)")
-}
-
-/// Ends the request also when the task is dropped with its runtime.
-struct Guard(Option<Watched>);
-
-impl Guard {
-    fn over(mut self, text: &str) {
-        if let Some(watched) = self.0.take() {
+impl Serving {
+    /// The handler is over.
+    fn over(&mut self, text: &str) {
+        if let Some(watched) = self.watched.take() {
             watched.over(text);
         }
     }
 }
 
-impl Drop for Guard {
+/// Ends the request also when the worker is dropped with its runtime.
+impl Drop for Serving {
     fn drop(&mut self) {
-        if let Some(watched) = self.0.take() {
-            watched.over("request dropped: its handler was stopped");
+        self.over("request dropped: its handler was stopped");
+    }
+}
+
+struct Served<H> {
+    handler: H,
+    metrics: Metrics,
+}
+
+impl<H, F> Handler for Served<H>
+where
+    H: Fn(Request) -> F + Send + Sync + 'static,
+    F: Future<Output: Outcome> + Send + 'static,
+{
+    type Job = Serving;
+    type Error = Infallible;
+
+    async fn process(&self, serving: &mut Serving, _: &Attempt<'_>) -> Result<(), Infallible> {
+        if let Some(mut request) = serving.request.take() {
+            serving.watched = request.watch();
+            let outcome = (self.handler)(request).await;
+            let text = outcome.failure();
+            serving.over(text.as_deref().unwrap_or("request dropped without an answer"));
         }
+        Ok(())
+    }
+
+    /// The handler panicked; it fails in no other way.
+    async fn on_error(&self, mut serving: Serving, failure: Failure<Infallible>) {
+        self.metrics.handler_panics.inc();
+        serving.over(&failure.to_string());
     }
 }

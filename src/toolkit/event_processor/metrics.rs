@@ -21,6 +21,9 @@ pub const MAX_SERIES: usize = 500;
 /// What types and handlers past [`MAX_SERIES`] are called.
 const OTHER: &str = "other";
 
+/// An event type, and the name of a handler for it.
+type TypeAndHandler = (Arc<str>, Arc<str>);
+
 #[derive(Debug, Default)]
 pub(super) struct Counts {
     /// Events whose type nobody handles.
@@ -30,7 +33,7 @@ pub(super) struct Counts {
     pub(super) dead_letters: AtomicU64,
     pub(super) dead_letter_failures: AtomicU64,
     types: Mutex<BTreeMap<Arc<str>, Arc<TypeCounts>>>,
-    handlers: Mutex<BTreeMap<(Arc<str>, Arc<str>), Arc<HandlerCounts>>>,
+    handlers: Mutex<BTreeMap<TypeAndHandler, Arc<HandlerCounts>>>,
 }
 
 /// Of one event type; of [`ANY`](super::ANY), events that only handlers of all types took.
@@ -198,6 +201,9 @@ impl Metrics {
     }
 }
 
+/// A counter's name, its help, and where its value is.
+type Column<T> = (&'static str, &'static str, fn(&T) -> u64);
+
 impl Collector for Metrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let now = self.snapshot();
@@ -211,7 +217,7 @@ impl Collector for Metrics {
             let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
             metric.encode_counter::<NoLabelSet, u64, u64>(&value, None)?;
         }
-        let by_type: [(_, _, fn(&TypeSnapshot) -> u64); 2] = [
+        let by_type: [Column<TypeSnapshot>; 2] = [
             ("processed", "Events all their handlers took", |of| of.processed),
             ("failed", "Events at least one handler failed at for good", |of| of.failed),
         ];
@@ -222,7 +228,7 @@ impl Collector for Metrics {
                 metric.encode_family(&labels)?.encode_counter::<NoLabelSet, u64, u64>(&value(of), None)?;
             }
         }
-        let by_handler: [(_, _, fn(&HandlerSnapshot) -> u64); 6] = [
+        let by_handler: [Column<HandlerSnapshot>; 6] = [
             ("handler_processed", "Events the handler took", |of| of.processed),
             ("handler_failed", "Events the handler failed at for good", |of| of.failed),
             ("handler_retried", "Attempts beyond each event's first", |of| of.retried),

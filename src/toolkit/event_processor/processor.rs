@@ -145,6 +145,12 @@ impl EventProcessor {
         self.inner.registry.len()
     }
 
+    /// Bytes of data an event may have.
+    #[must_use]
+    pub fn max_event(&self) -> usize {
+        self.inner.options.max_event
+    }
+
     /// Processes an event: resolves when all its handlers have taken it or failed for good. They run at the same time,
     /// within the caller's task; none disturbs another. If the future is dropped, they are stopped where they stand.
     ///

@@ -291,6 +291,9 @@ impl Metrics {
 #[derive(Debug)]
 struct Page(Arc<Counts>);
 
+/// A counter's name, its help, and where its value is.
+type Column = (&'static str, &'static str, fn(&WorkerSnapshot) -> u64);
+
 impl Collector for Page {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let now = self.0.snapshot();
@@ -316,7 +319,7 @@ impl Collector for Page {
         for (name, help, value) in gauges {
             encoder.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)?;
         }
-        let by_worker: [(_, _, fn(&WorkerSnapshot) -> u64); 2] = [
+        let by_worker: [Column; 2] = [
             ("processed", "Jobs done, by worker", |worker| worker.processed),
             ("failed", "Jobs that failed for good, by worker", |worker| worker.failed),
         ];
