@@ -91,7 +91,7 @@ impl<H: Handler, F: Feed<H::Job>> Worker<H, F> {
                 Ok(Fate::Parked) => {}
                 Ok(Fate::Over) => self.lane().release(key),
                 Err(text) => {
-                    drop(self.panicked(&text));
+                    self.count_panic(&text);
                     self.lane().release(key);
                 }
             }
@@ -232,7 +232,7 @@ impl<H: Handler, F: Feed<H::Job>> Worker<H, F> {
         }
         let limit = match catch_unwind(AssertUnwindSafe(|| work.handler.timeout(job))) {
             Ok(own) => own.or(work.timeout),
-            Err(_) => return self.panicked("while it was asked for a job's timeout"),
+            Err(_) => return self.panicked("asked for a job's timeout".into()),
         };
         let deadline = limit.and_then(|limit| began.checked_add(limit));
         let attempt = Attempt { number: *attempts, worker: self.place.number, deadline, closing: &work.crew.closing };
@@ -260,7 +260,7 @@ impl<H: Handler, F: Feed<H::Job>> Worker<H, F> {
         let ended = match result {
             Ok(Ok(())) => Ended::Done,
             Ok(Err((error, again))) => Ended::Failed(Cause::Failed(error), again),
-            Err(text) => self.panicked(&text),
+            Err(text) => self.panicked(text),
         };
         self.timed(began, ended)
     }
@@ -281,15 +281,22 @@ impl<H: Handler, F: Feed<H::Job>> Worker<H, F> {
         };
         match in_time {
             Ok(Ok(())) => {}
-            Ok(Err(text)) => drop(self.panicked(&text)),
-            Err(_) => drop(self.cell().timeouts.fetch_add(1, Relaxed)),
+            Ok(Err(text)) => self.count_panic(&text),
+            Err(_) => {
+                self.cell().timeouts.fetch_add(1, Relaxed);
+                tracing::warn!("an error handler took too long");
+            }
         }
     }
 
-    fn panicked(&self, text: &str) -> Ended<H::Error> {
+    fn panicked(&self, text: String) -> Ended<H::Error> {
+        self.count_panic(&text);
+        Ended::Failed(Cause::Panicked(text), false)
+    }
+
+    fn count_panic(&self, text: &str) {
         self.cell().panics.fetch_add(1, Relaxed);
         tracing::error!(panic = text, "a handler panicked");
-        Ended::Failed(Cause::Panicked(text.to_owned()), false)
     }
 
     fn timed(&self, began: Instant, ended: Ended<H::Error>) -> Ended<H::Error> {
