@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
+use proptest::prelude::*;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::time::Instant;
@@ -347,4 +348,25 @@ fn a_generic_event_is_json_both_ways() {
     let text = serde_json::to_string(&event).unwrap();
     assert_eq!(text, r#"{"type":"user.created","data":{"user_id":"123"}}"#);
     assert_eq!(serde_json::from_str::<GenericEvent>(&text).unwrap(), event);
+}
+
+proptest! {
+    /// Whatever comes, it ends in exactly one count, and nothing panics.
+    #[test]
+    fn any_bytes_of_any_type_are_dealt_with(
+        events in proptest::collection::vec((".{0,8}|user.created", proptest::collection::vec(any::<u8>(), 0..40)), 1..20),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        let now = runtime.block_on(async {
+            let processor = EventProcessor::new(Options::default().max_event(30)).unwrap();
+            let take = |_: User| std::future::ready(Ok::<_, HandlerError>(()));
+            processor.on("user.created", "typed", take).unwrap();
+            for (event_type, data) in &events {
+                drop(processor.process_raw(data.clone(), event_type.as_str()).await);
+            }
+            processor.metrics().snapshot()
+        });
+        prop_assert_eq!(now.processed + now.failed + now.unknown + now.rejected, events.len() as u64);
+        prop_assert_eq!(now.handler("user.created", "typed").unwrap().panics, 0);
+    }
 }
