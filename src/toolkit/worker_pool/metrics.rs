@@ -35,6 +35,7 @@ pub(super) struct Counts {
     /// There now.
     pub(super) workers: AtomicUsize,
     cells: Box<[Cell]>,
+    most: usize,
 }
 
 /// One worker's counts; alone on its cache lines.
@@ -57,6 +58,32 @@ pub(super) struct Cell {
     pub(super) attempts: Latencies,
 }
 
+/// A worker's hand on its cell.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tally<'a> {
+    cell: &'a Cell,
+    /// No other worker counts in it, so that no locked instruction is needed.
+    alone: bool,
+}
+
+impl Tally<'_> {
+    pub(super) fn count(self, of: impl Fn(&Cell) -> &AtomicU64) {
+        add(of(self.cell), 1, self.alone);
+    }
+
+    pub(super) fn record(self, of: impl Fn(&Cell) -> &Latencies, time: Duration) {
+        of(self.cell).record_as(time, self.alone);
+    }
+}
+
+fn add(to: &AtomicU64, n: u64, alone: bool) {
+    if alone {
+        to.store(to.load(Relaxed).wrapping_add(n), Relaxed);
+    } else {
+        to.fetch_add(n, Relaxed);
+    }
+}
+
 #[derive(Debug, Default)]
 pub(in crate::toolkit) struct Latencies {
     nanos: AtomicU64,
@@ -66,9 +93,13 @@ pub(in crate::toolkit) struct Latencies {
 
 impl Latencies {
     pub(in crate::toolkit) fn record(&self, time: Duration) {
+        self.record_as(time, false);
+    }
+
+    fn record_as(&self, time: Duration, alone: bool) {
         let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        self.nanos.fetch_add(nanos, Relaxed);
-        self.buckets[bucket_of(nanos)].fetch_add(1, Relaxed);
+        add(&self.nanos, nanos, alone);
+        add(&self.buckets[bucket_of(nanos)], 1, alone);
     }
 
     /// The sum of several.
@@ -100,11 +131,13 @@ impl Counts {
             abandoned_running: AtomicU64::new(0),
             workers: AtomicUsize::new(0),
             cells: (0..workers.min(MAX_WORKER_SERIES)).map(|_| Cell::default()).collect(),
+            most: workers,
         }
     }
 
-    pub(super) fn cell(&self, worker: usize) -> &Cell {
-        &self.cells[worker % self.cells.len()]
+    pub(super) fn tally(&self, worker: usize) -> Tally<'_> {
+        let alone = self.most <= MAX_WORKER_SERIES;
+        Tally { cell: &self.cells[worker % self.cells.len()], alone }
     }
 
     fn sum(&self, of: impl Fn(&Cell) -> &AtomicU64) -> u64 {
@@ -360,7 +393,7 @@ mod tests {
     fn quantiles_are_upper_bounds() {
         let counts = Counts::new(1);
         for ms in 1..=100 {
-            counts.cell(0).attempts.record(Duration::from_millis(ms));
+            counts.tally(0).record(|cell| &cell.attempts, Duration::from_millis(ms));
         }
         let times = counts.snapshot().attempt_time;
         assert_eq!((times.count(), times.sum()), (100, Duration::from_millis(5050)));

@@ -5,27 +5,36 @@ use std::pin::pin;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{Notify, Semaphore, TryAcquireError};
+use tokio::sync::Notify;
 
 use super::metrics::Counts;
 
 /// First in, first out; whoever finds it full waits in line.
 ///
-/// Invariants: a permit of `room` is taken before an item goes in and given back when it comes out; nothing goes in
-/// once `closed`. A worker that waits has looked again after it had itself put on `ready`'s list, so no item is left
-/// lying while one waits.
+/// A job that goes in and out without anybody waiting costs two locks, held for some instructions. What else is
+/// decided is decided under that lock too, so that it can be seen to be right:
+/// - Who waits has been put on its list (of `room` or of `ready`) before the lock is let go. So nobody sleeps through
+///   what comes after.
+/// - While submitters wait, no other gets in before them.
+/// - Each item wakes a worker if any waits, right away: it need not be this thread that has time for it.
 #[derive(Debug)]
 pub(super) struct Queue<T> {
-    items: Mutex<Items<T>>,
-    room: Semaphore,
+    state: Mutex<State<T>>,
+    capacity: usize,
+    room: Notify,
     ready: Notify,
     counts: Arc<Counts>,
 }
 
 #[derive(Debug)]
-struct Items<T> {
-    waiting: VecDeque<T>,
+struct State<T> {
+    items: VecDeque<T>,
     closed: bool,
+    /// Submitters that wait for room.
+    submitters: usize,
+    /// No fewer than there are workers on the list of `ready`: one that gives up waiting is not taken off. One wake-up
+    /// in excess finds nothing to do, and puts that right.
+    workers: usize,
 }
 
 /// Why something was not queued.
@@ -37,84 +46,114 @@ pub(super) enum Refused<T> {
 
 impl<T> Queue<T> {
     pub(super) fn new(capacity: usize, counts: Arc<Counts>) -> Queue<T> {
-        let items = Items { waiting: VecDeque::new(), closed: false };
-        Queue { items: Mutex::new(items), room: Semaphore::new(capacity), ready: Notify::new(), counts }
+        let state = State { items: VecDeque::new(), closed: false, submitters: 0, workers: 0 };
+        Queue { state: Mutex::new(state), capacity, room: Notify::new(), ready: Notify::new(), counts }
     }
 
     /// Waits for room. Gives the item back once closed.
     pub(super) async fn push(&self, item: T) -> Result<(), Refused<T>> {
-        match self.room.acquire().await {
-            Ok(permit) => permit.forget(),
-            Err(_) => return Err(Refused::Closed(item)),
+        match self.try_push(item) {
+            Err(Refused::Full(item)) => self.push_in_turn(item).await,
+            result => result,
         }
-        self.put(item)
     }
 
+    /// Puts the item in, if the queue has room and nobody waits for that.
     pub(super) fn try_push(&self, item: T) -> Result<(), Refused<T>> {
-        match self.room.try_acquire() {
-            Ok(permit) => permit.forget(),
-            Err(TryAcquireError::NoPermits) => return Err(Refused::Full(item)),
-            Err(TryAcquireError::Closed) => return Err(Refused::Closed(item)),
+        let state = self.lock();
+        if !state.closed && (state.submitters > 0 || state.items.len() >= self.capacity) {
+            return Err(Refused::Full(item));
         }
-        self.put(item)
+        self.put(state, item)
     }
 
-    fn put(&self, item: T) -> Result<(), Refused<T>> {
-        let mut items = self.lock();
-        if items.closed {
+    async fn push_in_turn(&self, item: T) -> Result<(), Refused<T>> {
+        let _waiting = Submitter::enter(self);
+        loop {
+            let mut room = pin!(self.room.notified());
+            {
+                let state = self.lock();
+                if state.closed || state.items.len() < self.capacity {
+                    return self.put(state, item);
+                }
+                room.as_mut().enable();
+            }
+            room.await;
+        }
+    }
+
+    fn put(&self, mut state: MutexGuard<'_, State<T>>, item: T) -> Result<(), Refused<T>> {
+        if state.closed {
             return Err(Refused::Closed(item));
         }
         self.counts.submitted.fetch_add(1, Relaxed);
-        items.waiting.push_back(item);
-        drop(items);
-        self.ready.notify_one();
+        state.items.push_back(item);
+        let awaited = state.workers > 0;
+        if awaited {
+            state.workers -= 1;
+        }
+        drop(state);
+        if awaited {
+            self.ready.notify_one();
+        }
         Ok(())
     }
 
     /// The next item; `None` once closed and empty. Dropping the future loses nothing.
     pub(super) async fn pop(&self) -> Option<T> {
         loop {
-            if let Some(item) = self.try_pop() {
-                return Some(item);
-            }
             let mut ready = pin!(self.ready.notified());
-            ready.as_mut().enable();
-            match self.look() {
-                (Some(item), _) => return Some(item),
-                (None, true) => return None,
-                (None, false) => ready.await,
+            {
+                let mut state = self.lock();
+                if !state.items.is_empty() || state.closed {
+                    return self.take(state);
+                }
+                ready.as_mut().enable();
+                state.workers += 1;
             }
+            ready.await;
         }
     }
 
-    fn try_pop(&self) -> Option<T> {
-        self.look().0
-    }
-
-    /// The next item, and whether the queue is closed.
-    fn look(&self) -> (Option<T>, bool) {
-        let mut items = self.lock();
-        let (item, closed) = (items.waiting.pop_front(), items.closed);
-        drop(items);
-        if item.is_some() {
-            self.room.add_permits(1);
+    fn take(&self, mut state: MutexGuard<'_, State<T>>) -> Option<T> {
+        let item = state.items.pop_front();
+        let awaited = state.submitters > 0;
+        drop(state);
+        if awaited {
+            self.room.notify_one();
         }
-        (item, closed)
+        item
     }
 
     /// Nothing more goes in. What is in comes out.
     pub(super) fn close(&self) {
         self.lock().closed = true;
-        self.room.close();
+        self.room.notify_waiters();
         self.ready.notify_waiters();
     }
 
     /// Takes out whatever is left.
     pub(super) fn drain(&self) -> Vec<T> {
-        std::iter::from_fn(|| self.try_pop()).collect()
+        self.lock().items.drain(..).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Items<T>> {
-        self.items.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Counts a submitter that waits, until it has got in or given up.
+struct Submitter<'a, T>(&'a Queue<T>);
+
+impl<'a, T> Submitter<'a, T> {
+    fn enter(queue: &'a Queue<T>) -> Submitter<'a, T> {
+        queue.lock().submitters += 1;
+        Submitter(queue)
+    }
+}
+
+impl<T> Drop for Submitter<'_, T> {
+    fn drop(&mut self) {
+        self.0.lock().submitters -= 1;
     }
 }

@@ -7,13 +7,15 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
 use std::time::Duration;
 
+use tokio::task::coop::{consume_budget, has_budget_remaining};
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::contain::contain;
 use super::crew::{Crew, Envelope, Held, Idle, Lane, Place, Turn};
 use super::handler::{Attempt, Cause, Failure, Handler};
-use super::metrics::Cell;
+use super::metrics::Tally;
 use super::retry::Retry;
 use super::source::Feed;
 use super::ticket::Outcome;
@@ -79,15 +81,19 @@ enum Fate {
 impl<H: Handler, F: Feed<H::Job>> Worker<H, F> {
     async fn run(self, idle: Idle<H::Job>) {
         let mut idle = Some(idle);
+        let mut clock = Clock::default();
         while let Some(envelope) = self.next(&mut idle).await {
-            idle = None;
-            if self.work.crew.is_short() {
+            if idle.take().is_some() {
+                clock.stale();
+            }
+            let is_short = self.work.crew.is_short();
+            if is_short {
                 self.work.hire(self.lane);
             }
             self.lane().pass_on();
             let key = envelope.key;
             // what user code may do outside of an attempt (a panic on drop, say) ends no worker
-            match contain(self.work_on(envelope)).await {
+            match contain(self.work_on(envelope, is_short, &mut clock)).await {
                 Ok(Fate::Parked) => {}
                 Ok(Fate::Over) => self.lane().release(key),
                 Err(text) => {
@@ -95,7 +101,10 @@ impl<H: Handler, F: Feed<H::Job>> Worker<H, F> {
                     self.lane().release(key);
                 }
             }
-            tokio::task::consume_budget().await;
+            if !has_budget_remaining() {
+                clock.stale();
+            }
+            consume_budget().await;
         }
     }
 
@@ -103,8 +112,8 @@ impl<H: Handler, F: Feed<H::Job>> Worker<H, F> {
         &self.work.crew.lanes[self.lane]
     }
 
-    fn cell(&self) -> &Cell {
-        self.work.crew.counts.cell(self.place.number)
+    fn tally(&self) -> Tally<'_> {
+        self.work.crew.counts.tally(self.place.number)
     }
 
     /// The next job; `None` when there are no more, or nothing to do for so many.
@@ -173,31 +182,38 @@ impl<H: Handler, F: Feed<H::Job>> Worker<H, F> {
     }
 
     /// Works on a job until it is done, has failed for good, or is parked for its next attempt.
-    async fn work_on(&self, envelope: Envelope<H::Job>) -> Fate {
-        let cell = self.cell();
+    async fn work_on(&self, envelope: Envelope<H::Job>, gives_way: bool, clock: &mut Clock) -> Fate {
+        let tally = self.tally();
         let mut held = Held::new(&self.work.crew, envelope);
+        if gives_way {
+            // A new task is the next to run on the thread that made it, and on no other. So this one moves on: it may
+            // keep its thread busy for long.
+            clock.stale();
+            yield_now().await;
+        }
         loop {
-            let ended = self.attempt(held.get()).await;
+            let ended = self.attempt(held.get(), clock).await;
             let attempts = held.get().attempts;
             match ended {
                 Ended::Done => {
-                    cell.processed.fetch_add(1, Relaxed);
+                    tally.count(|cell| &cell.processed);
                     tell(held.give(), || Outcome::Done);
                     return Fate::Over;
                 }
                 Ended::Cancelled => {
-                    cell.cancelled.fetch_add(1, Relaxed);
+                    tally.count(|cell| &cell.cancelled);
                     tell(held.give(), || Outcome::Cancelled);
                     return Fate::Over;
                 }
                 Ended::Failed(_, true) if attempts <= self.work.retry.max_retries() => {}
                 Ended::Failed(cause, _) => {
-                    cell.failed.fetch_add(1, Relaxed);
+                    tally.count(|cell| &cell.failed);
                     self.give_up(held.give(), Failure { cause, attempts }).await;
+                    clock.stale();
                     return Fate::Over;
                 }
             }
-            cell.retried.fetch_add(1, Relaxed);
+            tally.count(|cell| &cell.retried);
             held.get().waiting = true;
             let wait = self.work.retry.draw(attempts);
             match self.lane().park(after(Instant::now(), wait), held.give()) {
@@ -206,24 +222,25 @@ impl<H: Handler, F: Feed<H::Job>> Worker<H, F> {
                 Err(envelope) => {
                     held = Held::new(&self.work.crew, envelope);
                     sleep(wait).await;
+                    clock.stale();
                 }
             }
         }
     }
 
     /// One attempt, within its time.
-    async fn attempt(&self, envelope: &mut Envelope<H::Job>) -> Ended<H::Error> {
-        let (work, cell) = (&*self.work, self.cell());
-        let began = Instant::now();
+    async fn attempt(&self, envelope: &mut Envelope<H::Job>, clock: &mut Clock) -> Ended<H::Error> {
+        let (work, tally) = (&*self.work, self.tally());
+        let began = clock.begin();
         envelope.waiting = false;
         envelope.attempts += 1;
         if envelope.attempts == 1 {
-            cell.begun.fetch_add(1, Relaxed);
+            tally.count(|cell| &cell.begun);
             if let Some(queued) = envelope.queued {
-                cell.waits.record(began.saturating_duration_since(queued));
+                tally.record(|cell| &cell.waits, began.saturating_duration_since(queued));
             }
         } else {
-            cell.resumed.fetch_add(1, Relaxed);
+            tally.count(|cell| &cell.resumed);
         }
         let Envelope { job, attempts, stub, .. } = envelope;
         let token = stub.as_ref().map(|stub| &stub.token);
@@ -250,10 +267,10 @@ impl<H: Handler, F: Feed<H::Job>> Worker<H, F> {
             tokio::select! {
                 biased;
                 result = &mut process => result,
-                () = cancelled(token) => return self.timed(began, Ended::Cancelled),
+                () = cancelled(token) => return self.timed(clock, Ended::Cancelled),
                 () = until(deadline) => {
-                    cell.timeouts.fetch_add(1, Relaxed);
-                    return self.timed(began, Ended::Failed(Cause::TimedOut(limit.unwrap_or_default()), true));
+                    tally.count(|cell| &cell.timeouts);
+                    return self.timed(clock, Ended::Failed(Cause::TimedOut(limit.unwrap_or_default()), true));
                 }
             }
         };
@@ -262,7 +279,7 @@ impl<H: Handler, F: Feed<H::Job>> Worker<H, F> {
             Ok(Err((error, again))) => Ended::Failed(Cause::Failed(error), again),
             Err(text) => self.panicked(text),
         };
-        self.timed(began, ended)
+        self.timed(clock, ended)
     }
 
     /// Hands a failed job back to the handler.
@@ -283,7 +300,7 @@ impl<H: Handler, F: Feed<H::Job>> Worker<H, F> {
             Ok(Ok(())) => {}
             Ok(Err(text)) => self.count_panic(&text),
             Err(_) => {
-                self.cell().timeouts.fetch_add(1, Relaxed);
+                self.tally().count(|cell| &cell.timeouts);
                 tracing::warn!("an error handler took too long");
             }
         }
@@ -295,13 +312,35 @@ impl<H: Handler, F: Feed<H::Job>> Worker<H, F> {
     }
 
     fn count_panic(&self, text: &str) {
-        self.cell().panics.fetch_add(1, Relaxed);
+        self.tally().count(|cell| &cell.panics);
         tracing::error!(panic = text, "a handler panicked");
     }
 
-    fn timed(&self, began: Instant, ended: Ended<H::Error>) -> Ended<H::Error> {
-        self.cell().attempts.record(began.elapsed());
+    fn timed(&self, clock: &mut Clock, ended: Ended<H::Error>) -> Ended<H::Error> {
+        self.tally().record(|cell| &cell.attempts, clock.end());
         ended
+    }
+}
+
+/// When a worker's attempts begin and end. Asking for the time costs more than all else around a short job: where one
+/// follows the other at once, it begins when that has ended.
+#[derive(Debug, Default)]
+struct Clock(Option<Instant>);
+
+impl Clock {
+    /// Something came in between that took time.
+    fn stale(&mut self) {
+        self.0 = None;
+    }
+
+    fn begin(&mut self) -> Instant {
+        *self.0.get_or_insert_with(Instant::now)
+    }
+
+    /// How long it is since it began.
+    fn end(&mut self) -> Duration {
+        let now = Instant::now();
+        self.0.replace(now).map_or(Duration::ZERO, |began| now - began)
     }
 }
 
