@@ -1,11 +1,16 @@
 //! Running a handler for each request: [`Provider::serve`].
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::fmt::Display;
 use std::future::Future;
+use std::sync::Arc;
 
+use super::flight::Counts;
+use super::inbox::Inbox;
+use super::provider::receive;
 use super::reply::Watched;
-use super::{Metrics, Provider, Request};
+use super::{Provider, Request};
 use crate::toolkit::worker_pool::{self, Attempt, Failure, Handler, MAX_WORKERS, Source, SourcePool};
 
 /// What a handler of [`Provider::serve`] may return: nothing, or a `Result` whose error fails the request.
@@ -54,22 +59,26 @@ impl Provider {
         F: Future<Output: Outcome> + Send + 'static,
     {
         let options = worker_pool::Options::new(concurrency.clamp(1, MAX_WORKERS));
-        let served = Served { handler, metrics: self.metrics().clone() };
-        match SourcePool::start(options, Requests(self.clone()), served) {
+        let (inbox, counts) = self.desk();
+        let served = Served { handler, counts: counts.clone() };
+        match SourcePool::start(options, Requests { inbox, counts }, served) {
             Ok(pool) => pool.finished().await,
             Err(error) => tracing::error!(%error, "nothing can be served"),
         }
     }
 }
 
-/// A provider's requests, as the jobs of a pool.
-struct Requests(Provider);
+/// A provider's requests, as the jobs of a pool. Keeps nothing of the provider alive.
+struct Requests {
+    inbox: Arc<Inbox>,
+    counts: Arc<Counts>,
+}
 
 impl Source for Requests {
     type Job = Serving;
 
     async fn next(&self) -> Option<Serving> {
-        let request = self.0.receive().await?;
+        let request = receive(&self.inbox, &self.counts).await?;
         Some(Serving { request: Some(request), watched: None })
     }
 }
@@ -100,7 +109,7 @@ impl Drop for Serving {
 
 struct Served<H> {
     handler: H,
-    metrics: Metrics,
+    counts: Arc<Counts>,
 }
 
 impl<H, F> Handler for Served<H>
@@ -115,15 +124,15 @@ where
         if let Some(mut request) = serving.request.take() {
             serving.watched = request.watch();
             let outcome = (self.handler)(request).await;
-            let text = outcome.failure();
-            serving.over(text.as_deref().unwrap_or("request dropped without an answer"));
+            let text = outcome.failure().map_or(Cow::Borrowed("request dropped without an answer"), Cow::Owned);
+            serving.over(&text);
         }
         Ok(())
     }
 
     /// The handler panicked; it fails in no other way.
     async fn on_error(&self, mut serving: Serving, failure: Failure<Infallible>) {
-        self.metrics.handler_panics.inc();
+        self.counts.metrics.handler_panics.inc();
         serving.over(&failure.to_string());
     }
 }

@@ -8,7 +8,6 @@ use std::task::Poll;
 use std::time::Duration;
 
 use tokio::task::coop::{consume_budget, has_budget_remaining};
-use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -189,7 +188,7 @@ impl<H: Handler, F: Feed<H::Job>> Worker<H, F> {
             // A new task is the next to run on the thread that made it, and on no other. So this one moves on: it may
             // keep its thread busy for long.
             clock.stale();
-            yield_now().await;
+            step_aside().await;
         }
         loop {
             let ended = self.attempt(held.get(), clock).await;
@@ -349,6 +348,19 @@ fn tell<J>(envelope: Envelope<J>, outcome: impl FnOnce() -> Outcome) {
     if let Some(stub) = envelope.stub {
         stub.end(outcome());
     }
+}
+
+/// Lets the tasks run that are in line; unlike [`tokio::task::yield_now`], keeps its own place in it.
+async fn step_aside() {
+    let mut aside = false;
+    std::future::poll_fn(|cx| {
+        if std::mem::replace(&mut aside, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 async fn until(at: Option<Instant>) {
