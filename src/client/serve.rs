@@ -58,7 +58,7 @@ impl Provider {
         H: Fn(Request) -> F + Send + Sync + 'static,
         F: Future<Output: Outcome> + Send + 'static,
     {
-        let options = worker_pool::Options::new(concurrency.clamp(1, MAX_WORKERS));
+        let options = worker_pool::Options::new(concurrency.clamp(1, MAX_WORKERS)).without_times();
         let (inbox, counts) = self.desk();
         let served = Served { handler, counts: counts.clone() };
         match SourcePool::start(options, Requests { inbox, counts }, served) {

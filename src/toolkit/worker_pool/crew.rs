@@ -97,12 +97,19 @@ impl<J> Lane<J> {
         !self.stirs.load(Ordering::Acquire) || self.lock().len() < self.limit
     }
 
-    /// A new job: given back, unless it must wait behind another of its key.
-    pub(super) fn pass(&self, envelope: Envelope<J>) -> Option<Envelope<J>> {
+    /// Whether the new job in hand may be worked on. Else it is taken, to wait behind another of its key.
+    pub(super) fn pass(&self, hand: &mut Hand<'_, J>) -> bool {
         if !self.stirs.load(Ordering::Acquire) {
-            return Some(envelope);
+            return true;
         }
-        self.lock().pass(envelope.key, envelope)
+        let envelope = hand.give();
+        match self.lock().pass(envelope.key, envelope) {
+            Some(envelope) => {
+                hand.take(envelope);
+                true
+            }
+            None => false,
+        }
     }
 
     /// Keeps a job until `at`; gives it back if there is no room.
@@ -301,31 +308,42 @@ impl<J> Drop for Idle<J> {
     }
 }
 
-/// The job a worker has in hand: left over, should the worker be stopped.
+/// A worker's hand. The job in it is left over, should the worker be stopped.
 #[derive(Debug)]
-pub(super) struct Held<'a, J> {
+pub(super) struct Hand<'a, J> {
     envelope: Option<Envelope<J>>,
     crew: &'a Crew<J>,
 }
 
-impl<'a, J> Held<'a, J> {
-    pub(super) fn new(crew: &'a Crew<J>, envelope: Envelope<J>) -> Held<'a, J> {
-        Held { envelope: Some(envelope), crew }
+impl<'a, J> Hand<'a, J> {
+    pub(super) fn new(crew: &'a Crew<J>) -> Hand<'a, J> {
+        Hand { envelope: None, crew }
     }
 
-    pub(super) fn get(&mut self) -> &mut Envelope<J> {
-        self.envelope.as_mut().expect("a job in hand until it is given away, with the hand")
+    pub(super) fn take(&mut self, envelope: Envelope<J>) {
+        self.envelope = Some(envelope);
     }
 
-    pub(super) fn give(mut self) -> Envelope<J> {
-        self.envelope.take().expect("a job in hand until it is given away, with the hand")
+    /// The job. Only for who has taken one.
+    pub(super) fn job(&mut self) -> &mut Envelope<J> {
+        self.envelope.as_mut().expect("a job in hand")
     }
-}
 
-impl<J> Drop for Held<'_, J> {
-    fn drop(&mut self) {
+    /// Gives the job away. Only for who has taken one.
+    pub(super) fn give(&mut self) -> Envelope<J> {
+        self.envelope.take().expect("a job in hand")
+    }
+
+    /// Leaves the job over, if there is one.
+    pub(super) fn leave(&mut self) {
         if let Some(envelope) = self.envelope.take() {
             self.crew.left.lock().unwrap_or_else(PoisonError::into_inner).push(envelope);
         }
+    }
+}
+
+impl<J> Drop for Hand<'_, J> {
+    fn drop(&mut self) {
+        self.leave();
     }
 }

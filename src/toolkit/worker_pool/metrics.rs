@@ -24,7 +24,7 @@ const BUCKETS: usize = 25;
 /// All counts of a pool.
 #[derive(Debug)]
 pub(super) struct Counts {
-    /// By `submit`, or taken from a source.
+    /// To the queues; what workers fetch themselves isn't counted here.
     pub(super) submitted: AtomicU64,
     /// By `try_submit`, for want of room.
     pub(super) rejected: AtomicU64,
@@ -92,6 +92,7 @@ pub(in crate::toolkit) struct Latencies {
 }
 
 impl Latencies {
+    #[cfg(feature = "toolkit")]
     pub(in crate::toolkit) fn record(&self, time: Duration) {
         self.record_as(time, false);
     }
@@ -151,11 +152,13 @@ impl Counts {
         let resumed = self.sum(|cell| &cell.resumed) + self.abandoned_waiting.load(Relaxed);
         let retried = self.sum(|cell| &cell.retried);
         let begun = self.sum(|cell| &cell.begun);
+        // what workers fetch themselves is submitted by being begun
+        let submitted = self.submitted.load(Relaxed).max(begun + dropped);
         let waiting = retried.saturating_sub(resumed);
         Snapshot {
-            submitted: self.submitted.load(Relaxed),
+            submitted,
             rejected: self.rejected.load(Relaxed),
-            queued: self.submitted.load(Relaxed).saturating_sub(begun + dropped),
+            queued: submitted.saturating_sub(begun + dropped),
             running: begun.saturating_sub(ended + stopped + self.abandoned_waiting.load(Relaxed) + waiting),
             waiting,
             processed: self.sum(|cell| &cell.processed),

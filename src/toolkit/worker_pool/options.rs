@@ -23,6 +23,7 @@ pub struct Options {
     pub(super) queue: usize,
     pub(super) retry: Retry,
     pub(super) timeout: Option<Duration>,
+    pub(super) times: bool,
 }
 
 /// [`Options`] no pool can be built on.
@@ -66,7 +67,7 @@ impl Options {
     /// At most `workers` jobs at once (1 to [`MAX_WORKERS`]), a queue for 1,000, no retries and no timeout.
     #[must_use]
     pub fn new(workers: usize) -> Options {
-        Options { workers, queue: 1000, retry: Retry::never(), timeout: None }
+        Options { workers, queue: 1000, retry: Retry::never(), timeout: None, times: true }
     }
 
     /// Jobs that may wait for a worker, at least 1. An ordered pool shares it out evenly to its workers. As many again,
@@ -90,6 +91,15 @@ impl Options {
     #[must_use]
     pub fn timeout(mut self, timeout: impl Into<Option<Duration>>) -> Options {
         self.timeout = timeout.into();
+        self
+    }
+
+    /// Leaves [`Snapshot::queue_time`](super::Snapshot::queue_time) and
+    /// [`Snapshot::attempt_time`](super::Snapshot::attempt_time) empty: looking at the clock, two or three times a job,
+    /// is most of what the pool costs a short one.
+    #[must_use]
+    pub fn without_times(mut self) -> Options {
+        self.times = false;
         self
     }
 

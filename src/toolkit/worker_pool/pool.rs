@@ -129,6 +129,7 @@ struct Inner<J: Send + 'static> {
     queues: Box<[Arc<Queue<Envelope<J>>>]>,
     /// The hash of a job's key, in an ordered pool.
     key: Option<KeyHash<J>>,
+    times: bool,
     crew: Arc<Crew<J>>,
 }
 
@@ -152,7 +153,7 @@ impl<J: Send + 'static> Inner<J> {
 
     fn envelope(&self, job: J, stub: Option<Box<Stub>>) -> Envelope<J> {
         let key = self.key.as_ref().map_or(0, |key| key(&job));
-        Envelope::new(job, key, Some(Instant::now()), stub)
+        Envelope::new(job, key, self.times.then(Instant::now), stub)
     }
 
     fn refused(&self, refused: Refused<Envelope<J>>) -> SubmitError<J> {
@@ -233,8 +234,9 @@ impl<J: Send + 'static> WorkerPool<J> {
         let room = options.queue / crew.lanes.len();
         let queues =
             crew.lanes.iter().map(|_| Arc::new(Queue::new(room, crew.counts.clone()))).collect::<Box<[Arc<_>]>>();
+        let times = options.times;
         start(options, handler, queues.clone(), crew.clone());
-        Ok(WorkerPool { inner: Arc::new(Inner { queues, key, crew }) })
+        Ok(WorkerPool { inner: Arc::new(Inner { queues, key, times, crew }) })
     }
 
     /// Submits a job; waits while the queue is full. If the future is dropped meanwhile, the job is not submitted.
@@ -364,8 +366,7 @@ impl<J: Send + 'static> SourcePool<J> {
         H: Handler<Job = J>,
     {
         let crew = crew_for(&options, false)?;
-        let fetch = Fetch { source, counts: crew.counts.clone() };
-        start(options, handler, Box::new([fetch]), crew.clone());
+        start(options, handler, Box::new([Fetch(source)]), crew.clone());
         Ok(SourcePool { crew })
     }
 
@@ -404,5 +405,6 @@ fn crew_for<J: Send + 'static>(options: &Options, ordered: bool) -> Result<Arc<C
 }
 
 fn start<H: Handler, F: Feed<H::Job>>(options: Options, handler: H, feeds: Box<[F]>, crew: Arc<Crew<H::Job>>) {
-    Arc::new(Work { handler, retry: options.retry, timeout: options.timeout, feeds, crew }).start();
+    let Options { retry, timeout, times, .. } = options;
+    Arc::new(Work { handler, retry, timeout, times, feeds, crew }).start();
 }

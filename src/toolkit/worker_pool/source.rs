@@ -2,10 +2,8 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use super::crew::Envelope;
-use super::metrics::Counts;
 use super::queue::Queue;
 
 /// Jobs that workers fetch themselves, with no queue between: see [`SourcePool`](super::SourcePool).
@@ -45,16 +43,13 @@ impl<J: Send + 'static> Feed<J> for Arc<Queue<Envelope<J>>> {
     }
 }
 
+/// Jobs that come with no queue between. They count as submitted when they are begun.
 #[derive(Debug)]
-pub(super) struct Fetch<S> {
-    pub(super) source: S,
-    pub(super) counts: Arc<Counts>,
-}
+pub(super) struct Fetch<S>(pub(super) S);
 
 impl<S: Source> Feed<S::Job> for Fetch<S> {
     async fn next(&self) -> Option<Envelope<S::Job>> {
-        let job = self.source.next().await?;
-        self.counts.submitted.fetch_add(1, Ordering::Relaxed);
+        let job = self.0.next().await?;
         Some(Envelope::new(job, 0, None, None))
     }
 }

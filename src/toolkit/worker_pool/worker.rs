@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::contain::contain;
-use super::crew::{Crew, Envelope, Held, Idle, Lane, Place, Turn};
+use super::crew::{Crew, Envelope, Hand, Idle, Lane, Place, Turn};
 use super::handler::{Attempt, Cause, Failure, Handler};
 use super::metrics::Tally;
 use super::retry::Retry;
@@ -28,6 +28,8 @@ pub(super) struct Work<H: Handler, F> {
     pub(super) handler: H,
     pub(super) retry: Retry,
     pub(super) timeout: Option<Duration>,
+    /// Whether to look at the clock.
+    pub(super) times: bool,
     /// One a lane.
     pub(super) feeds: Box<[F]>,
     pub(super) crew: Arc<Crew<H::Job>>,
@@ -53,8 +55,9 @@ struct Worker<H: Handler, F> {
 }
 
 /// Why a worker stopped waiting.
-enum Woken<J> {
-    Job(Envelope<J>),
+enum Woken {
+    /// A new job is in hand.
+    Job,
     /// There are no more new ones.
     Dry,
     /// Something may be due.
@@ -80,8 +83,9 @@ enum Fate {
 impl<H: Handler, F: Feed<H::Job>> Worker<H, F> {
     async fn run(self, idle: Idle<H::Job>) {
         let mut idle = Some(idle);
-        let mut clock = Clock::default();
-        while let Some(envelope) = self.next(&mut idle).await {
+        let mut hand = Hand::new(&self.work.crew);
+        let mut clock = Clock { is_off: !self.work.times, last: None };
+        while self.next(&mut hand, &mut idle).await {
             if idle.take().is_some() {
                 clock.stale();
             }
@@ -90,13 +94,14 @@ impl<H: Handler, F: Feed<H::Job>> Worker<H, F> {
                 self.work.hire(self.lane);
             }
             self.lane().pass_on();
-            let key = envelope.key;
+            let key = hand.job().key;
             // what user code may do outside of an attempt (a panic on drop, say) ends no worker
-            match contain(self.work_on(envelope, is_short, &mut clock)).await {
+            match contain(self.work_on(&mut hand, is_short, &mut clock)).await {
                 Ok(Fate::Parked) => {}
                 Ok(Fate::Over) => self.lane().release(key),
                 Err(text) => {
                     self.count_panic(&text);
+                    hand.leave();
                     self.lane().release(key);
                 }
             }
@@ -115,53 +120,64 @@ impl<H: Handler, F: Feed<H::Job>> Worker<H, F> {
         self.work.crew.counts.tally(self.place.number)
     }
 
-    /// The next job; `None` when there are no more, or nothing to do for so many.
-    async fn next(&self, idle: &mut Option<Idle<H::Job>>) -> Option<Envelope<H::Job>> {
+    /// Takes the next job in hand. Not so when there are no more, or nothing to do for so many workers.
+    ///
+    /// A job is put straight where it stays until it is over: it may be large.
+    async fn next(&self, hand: &mut Hand<'_, H::Job>, idle: &mut Option<Idle<H::Job>>) -> bool {
         let (lane, feed) = (self.lane(), &self.work.feeds[self.lane]);
         loop {
             // made before looking, so that what happens after it is not missed
             let kicked = pin!(lane.kicked());
             let due = match lane.take() {
-                Turn::Job(envelope) => return Some(envelope),
+                Turn::Job(envelope) => {
+                    hand.take(envelope);
+                    return true;
+                }
                 Turn::At(due) => Some(due),
                 Turn::Nothing => None,
             };
             let is_over = lane.is_over();
             if is_over && due.is_none() {
-                return None;
+                return false;
             }
             let takes = !is_over && lane.has_room();
             let woken = async {
                 let mut fed = pin!(feed.next());
-                // looks at the end again, so that nothing is fetched after it
-                let fed = std::future::poll_fn(|cx| if lane.is_over() { Poll::Pending } else { fed.as_mut().poll(cx) });
+                let fed = std::future::poll_fn(|cx| {
+                    // looks at the end again, so that nothing is fetched after it
+                    if lane.is_over() {
+                        return Poll::Pending;
+                    }
+                    fed.as_mut().poll(cx).map(|fed| match fed {
+                        Some(envelope) => {
+                            hand.take(envelope);
+                            Woken::Job
+                        }
+                        None => Woken::Dry,
+                    })
+                });
                 tokio::select! {
                     biased;
-                    fed = fed, if takes => fed.map_or(Woken::Dry, Woken::Job),
+                    fed = fed, if takes => fed,
                     () = kicked => Woken::Look,
                     () = until(due) => Woken::Look,
                 }
             };
             match self.wait(woken, due.is_none(), idle).await {
-                Woken::Job(envelope) => {
-                    if let Some(envelope) = lane.pass(envelope) {
-                        return Some(envelope);
+                Woken::Job => {
+                    if lane.pass(hand) {
+                        return true;
                     }
                 }
                 Woken::Dry => lane.end(),
                 Woken::Look => {}
-                Woken::Spare => return None,
+                Woken::Spare => return false,
             }
         }
     }
 
     /// Waits, as one of the idle workers as soon as there is something to wait for.
-    async fn wait(
-        &self,
-        woken: impl Future<Output = Woken<H::Job>>,
-        may_end: bool,
-        idle: &mut Option<Idle<H::Job>>,
-    ) -> Woken<H::Job> {
+    async fn wait(&self, woken: impl Future<Output = Woken>, may_end: bool, idle: &mut Option<Idle<H::Job>>) -> Woken {
         let crew = &self.work.crew;
         let may_end = may_end && crew.is_shared();
         let mut woken = pin!(woken);
@@ -181,9 +197,8 @@ impl<H: Handler, F: Feed<H::Job>> Worker<H, F> {
     }
 
     /// Works on a job until it is done, has failed for good, or is parked for its next attempt.
-    async fn work_on(&self, envelope: Envelope<H::Job>, gives_way: bool, clock: &mut Clock) -> Fate {
+    async fn work_on(&self, hand: &mut Hand<'_, H::Job>, gives_way: bool, clock: &mut Clock) -> Fate {
         let tally = self.tally();
-        let mut held = Held::new(&self.work.crew, envelope);
         if gives_way {
             // A new task is the next to run on the thread that made it, and on no other. So this one moves on: it may
             // keep its thread busy for long.
@@ -191,35 +206,35 @@ impl<H: Handler, F: Feed<H::Job>> Worker<H, F> {
             step_aside().await;
         }
         loop {
-            let ended = self.attempt(held.get(), clock).await;
-            let attempts = held.get().attempts;
+            let ended = self.attempt(hand.job(), clock).await;
+            let attempts = hand.job().attempts;
             match ended {
                 Ended::Done => {
                     tally.count(|cell| &cell.processed);
-                    tell(held.give(), || Outcome::Done);
+                    tell(hand.give(), || Outcome::Done);
                     return Fate::Over;
                 }
                 Ended::Cancelled => {
                     tally.count(|cell| &cell.cancelled);
-                    tell(held.give(), || Outcome::Cancelled);
+                    tell(hand.give(), || Outcome::Cancelled);
                     return Fate::Over;
                 }
                 Ended::Failed(_, true) if attempts <= self.work.retry.max_retries() => {}
                 Ended::Failed(cause, _) => {
                     tally.count(|cell| &cell.failed);
-                    self.give_up(held.give(), Failure { cause, attempts }).await;
+                    self.give_up(hand.give(), Failure { cause, attempts }).await;
                     clock.stale();
                     return Fate::Over;
                 }
             }
             tally.count(|cell| &cell.retried);
-            held.get().waiting = true;
+            hand.job().waiting = true;
             let wait = self.work.retry.draw(attempts);
-            match self.lane().park(after(Instant::now(), wait), held.give()) {
+            match self.lane().park(after(Instant::now(), wait), hand.give()) {
                 Ok(()) => return Fate::Parked,
                 // no room: then this worker waits for it, and takes no other job
                 Err(envelope) => {
-                    held = Held::new(&self.work.crew, envelope);
+                    hand.take(envelope);
                     sleep(wait).await;
                     clock.stale();
                 }
@@ -235,7 +250,7 @@ impl<H: Handler, F: Feed<H::Job>> Worker<H, F> {
         envelope.attempts += 1;
         if envelope.attempts == 1 {
             tally.count(|cell| &cell.begun);
-            if let Some(queued) = envelope.queued {
+            if let (Some(queued), Some(began)) = (envelope.queued, began) {
                 tally.record(|cell| &cell.waits, began.saturating_duration_since(queued));
             }
         } else {
@@ -250,7 +265,7 @@ impl<H: Handler, F: Feed<H::Job>> Worker<H, F> {
             Ok(own) => own.or(work.timeout),
             Err(_) => return self.panicked("asked for a job's timeout".into()),
         };
-        let deadline = limit.and_then(|limit| began.checked_add(limit));
+        let deadline = limit.and_then(|limit| began.unwrap_or_else(Instant::now).checked_add(limit));
         let attempt = Attempt { number: *attempts, worker: self.place.number, deadline, closing: &work.crew.closing };
         let process = contain(async {
             let result = work.handler.process(job, &attempt).await;
@@ -266,10 +281,10 @@ impl<H: Handler, F: Feed<H::Job>> Worker<H, F> {
             tokio::select! {
                 biased;
                 result = &mut process => result,
-                () = cancelled(token) => return self.timed(clock, Ended::Cancelled),
+                () = cancelled(token) => return self.timed(clock, began, Ended::Cancelled),
                 () = until(deadline) => {
                     tally.count(|cell| &cell.timeouts);
-                    return self.timed(clock, Ended::Failed(Cause::TimedOut(limit.unwrap_or_default()), true));
+                    return self.timed(clock, began, Ended::Failed(Cause::TimedOut(limit.unwrap_or_default()), true));
                 }
             }
         };
@@ -278,7 +293,7 @@ impl<H: Handler, F: Feed<H::Job>> Worker<H, F> {
             Ok(Err((error, again))) => Ended::Failed(Cause::Failed(error), again),
             Err(text) => self.panicked(text),
         };
-        self.timed(clock, ended)
+        self.timed(clock, began, ended)
     }
 
     /// Hands a failed job back to the handler.
@@ -315,31 +330,42 @@ impl<H: Handler, F: Feed<H::Job>> Worker<H, F> {
         tracing::error!(panic = text, "a handler panicked");
     }
 
-    fn timed(&self, clock: &mut Clock, ended: Ended<H::Error>) -> Ended<H::Error> {
-        self.tally().record(|cell| &cell.attempts, clock.end());
+    fn timed(&self, clock: &mut Clock, began: Option<Instant>, ended: Ended<H::Error>) -> Ended<H::Error> {
+        if let Some(took) = clock.end(began) {
+            self.tally().record(|cell| &cell.attempts, took);
+        }
         ended
     }
 }
 
 /// When a worker's attempts begin and end. Asking for the time costs more than all else around a short job: where one
 /// follows the other at once, it begins when that has ended.
-#[derive(Debug, Default)]
-struct Clock(Option<Instant>);
+#[derive(Debug)]
+struct Clock {
+    /// Nobody wants to know.
+    is_off: bool,
+    last: Option<Instant>,
+}
 
 impl Clock {
     /// Something came in between that took time.
     fn stale(&mut self) {
-        self.0 = None;
+        self.last = None;
     }
 
-    fn begin(&mut self) -> Instant {
-        *self.0.get_or_insert_with(Instant::now)
+    /// When an attempt begins.
+    fn begin(&mut self) -> Option<Instant> {
+        if self.is_off {
+            return None;
+        }
+        Some(*self.last.get_or_insert_with(Instant::now))
     }
 
-    /// How long it is since it began.
-    fn end(&mut self) -> Duration {
-        let now = Instant::now();
-        self.0.replace(now).map_or(Duration::ZERO, |began| now - began)
+    /// How long it took, from `began` to now.
+    fn end(&mut self, began: Option<Instant>) -> Option<Duration> {
+        let now = began.map(|_| Instant::now());
+        self.last = now;
+        Some(now? - began?)
     }
 }
 
