@@ -157,7 +157,8 @@ pub(super) struct Crew<J> {
     pub(super) closing: CancellationToken,
     /// Workers that wait for a job.
     pub(super) idle: AtomicUsize,
-    most: usize,
+    /// The most workers there may be.
+    pub(super) most: usize,
     places: Mutex<Places>,
     alive: watch::Sender<usize>,
     left: Mutex<Vec<Envelope<J>>>,

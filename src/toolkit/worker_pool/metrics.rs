@@ -215,7 +215,7 @@ pub struct Snapshot {
     pub panics: u64,
     /// Jobs a shutdown left over.
     pub abandoned: u64,
-    /// Worker tasks there now: they are started as needed.
+    /// Worker tasks there now. In a pool of more than 64 they come and go.
     pub active_workers: usize,
     /// By worker; see [`MAX_WORKER_SERIES`].
     pub workers: Vec<WorkerSnapshot>,

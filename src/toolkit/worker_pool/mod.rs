@@ -9,7 +9,8 @@
 //!
 //! - A worker is a task that works on one job after the other, so that no more than N run at once, whatever happens; a
 //!   job costs no task, no allocation, and a timer only if it has a timeout.
-//! - Workers are started as they are needed: whoever takes a job and leaves nobody idle starts one more.
+//! - Up to 64 workers are started at once, further ones as they are needed: whoever takes a job and leaves nobody idle
+//!   starts one more.
 //! - A job that waits for its next attempt keeps no worker, up to a limit; in an ordered pool it does keep back the jobs
 //!   of its key.
 //! - Every job accepted ends in exactly one of: processed, failed, cancelled, abandoned.

@@ -19,8 +19,8 @@ use super::retry::Retry;
 use super::source::Feed;
 use super::ticket::Outcome;
 
-/// Idle workers that are kept. Beyond, one that finds nothing to do ends: after a peak, a pool of many workers gives
-/// back their memory.
+/// Workers that are started at once, and idle ones that are kept. Further ones start when all are busy, and end when
+/// they find nothing to do: a pool of very many takes no more memory than it needs.
 const SPARE: usize = 64;
 
 /// What the workers of a pool do, and for whom.
@@ -42,9 +42,11 @@ impl<H: Handler, F: Feed<H::Job>> Work<H, F> {
         self.crew.hire(|place, idle| Worker { work, lane, place }.run(idle));
     }
 
-    /// Starts one for each lane; each sees to it that others follow when it is needed itself.
+    /// Starts the workers that are always there: one for each lane, or some for the shared one.
     pub(super) fn start(self: &Arc<Self>) {
-        (0..self.feeds.len()).for_each(|lane| self.hire(lane));
+        let lanes = self.feeds.len();
+        let first = if self.crew.is_shared() { self.crew.most.min(SPARE) } else { lanes };
+        (0..first).for_each(|worker| self.hire(worker % lanes));
     }
 }
 
