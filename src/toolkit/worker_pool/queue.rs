@@ -68,17 +68,18 @@ impl<T> Queue<T> {
     }
 
     async fn push_in_turn(&self, item: T) -> Result<(), Refused<T>> {
-        let _waiting = Submitter::enter(self);
+        let (_waiting, mut is_its_turn) = Submitter::enter(self);
         loop {
             let mut room = pin!(self.room.notified());
             {
                 let state = self.lock();
-                if state.closed || state.items.len() < self.capacity {
+                if state.closed || (is_its_turn && state.items.len() < self.capacity) {
                     return self.put(state, item);
                 }
                 room.as_mut().enable();
             }
             room.await;
+            is_its_turn = true;
         }
     }
 
@@ -146,14 +147,87 @@ impl<T> Queue<T> {
 struct Submitter<'a, T>(&'a Queue<T>);
 
 impl<'a, T> Submitter<'a, T> {
-    fn enter(queue: &'a Queue<T>) -> Submitter<'a, T> {
-        queue.lock().submitters += 1;
-        Submitter(queue)
+    /// Also gives whether it is the first in line.
+    fn enter(queue: &'a Queue<T>) -> (Submitter<'a, T>, bool) {
+        let mut state = queue.lock();
+        state.submitters += 1;
+        (Submitter(queue), state.submitters == 1)
     }
 }
 
 impl<T> Drop for Submitter<'_, T> {
     fn drop(&mut self) {
-        self.0.lock().submitters -= 1;
+        let queue = self.0;
+        let mut state = queue.lock();
+        state.submitters -= 1;
+        let is_next_ones_turn = state.submitters > 0 && state.items.len() < queue.capacity;
+        drop(state);
+        if is_next_ones_turn {
+            queue.room.notify_one();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::{Context, Poll, Waker};
+
+    use super::*;
+
+    fn poll<F: Future>(future: std::pin::Pin<&mut F>) -> Option<F::Output> {
+        match future.poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(output) => Some(output),
+            Poll::Pending => None,
+        }
+    }
+
+    fn queue(capacity: usize) -> Queue<u32> {
+        Queue::new(capacity, Arc::new(Counts::new(1)))
+    }
+
+    #[test]
+    fn submitters_get_in_as_they_came() {
+        let queue = queue(1);
+        queue.try_push(1).unwrap();
+        let (mut second, mut third) = (pin!(queue.push(2)), pin!(queue.push(3)));
+        assert!(poll(second.as_mut()).is_none());
+        assert_eq!(poll(pin!(queue.pop())), Some(Some(1)));
+        // there is room, but somebody waits for it
+        assert!(matches!(queue.try_push(4), Err(Refused::Full(4))));
+        assert!(poll(third.as_mut()).is_none());
+        poll(second.as_mut()).unwrap().unwrap();
+        assert_eq!(poll(pin!(queue.pop())), Some(Some(2)));
+        poll(third.as_mut()).unwrap().unwrap();
+        assert_eq!(poll(pin!(queue.pop())), Some(Some(3)));
+    }
+
+    #[test]
+    fn who_gives_up_passes_its_turn_on() {
+        let queue = queue(1);
+        queue.try_push(1).unwrap();
+        let mut third = pin!(queue.push(3));
+        {
+            let mut second = pin!(queue.push(2));
+            assert!(poll(second.as_mut()).is_none());
+            assert!(poll(third.as_mut()).is_none());
+            assert_eq!(poll(pin!(queue.pop())), Some(Some(1)));
+        }
+        poll(third.as_mut()).unwrap().unwrap();
+        queue.close();
+        assert_eq!((poll(pin!(queue.pop())), poll(pin!(queue.pop()))), (Some(Some(3)), Some(None)));
+        assert!(matches!(queue.try_push(4), Err(Refused::Closed(4))));
+    }
+
+    #[test]
+    fn a_worker_that_gives_up_leaves_no_item_lying() {
+        let queue = queue(4);
+        let mut second = pin!(queue.pop());
+        {
+            let mut first = pin!(queue.pop());
+            assert!(poll(first.as_mut()).is_none());
+            assert!(poll(second.as_mut()).is_none());
+            queue.try_push(1).unwrap(); // wakes the first
+        }
+        assert_eq!(poll(second.as_mut()), Some(Some(1)));
     }
 }
