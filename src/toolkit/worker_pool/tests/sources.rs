@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, mpsc, oneshot};
 
 use super::*;
 
@@ -67,4 +67,50 @@ async fn when_it_is_dropped_nothing_more_is_fetched_and_what_runs_goes_on() {
     let now = metrics.snapshot();
     assert_eq!((now.processed, now.submitted, now.active_workers), (1, 1, 0));
     assert_eq!(Arc::strong_count(&metrics.counts), 1);
+}
+
+/// Gives each job to who asked last.
+#[derive(Clone, Default)]
+struct Stack(Arc<std::sync::Mutex<Vec<oneshot::Sender<&'static str>>>>);
+
+impl Stack {
+    fn give(&self, mut job: &'static str) {
+        while let Some(asked) = self.0.lock().unwrap().pop() {
+            match asked.send(job) {
+                Ok(()) => return,
+                // gave up asking
+                Err(back) => job = back,
+            }
+        }
+        panic!("nobody asked for {job}");
+    }
+}
+
+impl Source for Stack {
+    type Job = &'static str;
+
+    async fn next(&self) -> Option<&'static str> {
+        let (sender, receiver) = oneshot::channel();
+        self.0.lock().unwrap().push(sender);
+        receiver.await.ok()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_keeps_the_time_for_a_retry_passes_that_on() {
+    let script = |job: &&str, attempt| match (*job, attempt) {
+        ("fails", 1) => Step::fail("once"),
+        ("long", _) => Step::done().after(ms(5000)),
+        _ => Step::done(),
+    };
+    let (source, handler) = (Stack::default(), ScriptedHandler::new(script));
+    let pool = SourcePool::start(Options::new(2).retry(regular(1)), source.clone(), handler.clone()).unwrap();
+    for job in ["fails", "long"] {
+        tokio::time::sleep(ms(10)).await;
+        source.give(job);
+    }
+    tokio::time::sleep(ms(1000)).await;
+    let retried = handler.attempts().into_iter().find(|attempt| attempt.number == 2).unwrap();
+    assert_eq!((retried.job, retried.began), ("fails", ms(110)));
+    pool.shutdown(MINUTE).await;
 }
