@@ -1,12 +1,12 @@
 //! `corelay reply`: answers a channel's requests, by echoing them or by a command for each.
 
-use std::sync::Arc;
+use std::convert::Infallible;
 use std::time::Duration;
 
 use clap::ArgGroup;
 use corelay::base::ChannelId;
 use corelay::client::{Error, Options, Provider, Request};
-use tokio::task::JoinSet;
+use corelay::toolkit::worker_pool::{Attempt, Handler, Options as PoolOptions, Source, SourcePool};
 use tracing::{debug, info, warn};
 
 use super::client::ServerArgs;
@@ -77,40 +77,18 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         let provider = signals.unless(connect).await?;
         let how = args.exec.map_or(How::Echo, |command| How::Exec(Exec { command, channel: args.channel }));
         info!(channel = %args.channel, "answering");
-        serve(&provider, Arc::new(how), &mut signals).await
+        serve(&provider, args.concurrency as usize, how, &mut signals).await
     })
 }
 
-async fn serve(provider: &Provider, how: Arc<How>, signals: &mut Signals) -> Result<(), Failure> {
-    let mut tasks = JoinSet::new();
-    loop {
-        tokio::select! {
-            request = provider.receive() => match request {
-                Some(request) => {
-                    tasks.spawn(answer(request, Arc::clone(&how)));
-                }
-                None => return lost(provider),
-            },
-            Some(_) = tasks.join_next() => {}
-            _ = signals.next() => break,
-        }
+async fn serve(provider: &Provider, workers: usize, how: How, signals: &mut Signals) -> Result<(), Failure> {
+    let pool = SourcePool::start(PoolOptions::new(workers), Requests(provider.clone()), how)
+        .map_err(|error| Failure::usage(error.to_string()))?;
+    tokio::select! {
+        () = pool.finished() => return lost(provider),
+        _ = signals.next() => {}
     }
-    drain(provider, &how, &mut tasks, signals).await
-}
-
-/// Ends in order: what the broker has handed over is still answered.
-async fn drain(
-    provider: &Provider,
-    how: &Arc<How>,
-    tasks: &mut JoinSet<()>,
-    signals: &mut Signals,
-) -> Result<(), Failure> {
-    let rest = async {
-        while let Some(request) = provider.receive().await {
-            tasks.spawn(answer(request, Arc::clone(how)));
-        }
-        std::future::pending().await
-    };
+    // ends in order: what the broker has handed over is still answered
     let result = tokio::select! {
         drained = provider.drain(DRAIN) => {
             if let Err(error) = drained {
@@ -118,12 +96,35 @@ async fn drain(
             }
             Ok(())
         }
-        () = rest => Ok(()),
         number = signals.next() => Err(Failure::signal(number)),
     };
     // what is left is dropped, and its commands with it
-    tasks.shutdown().await;
+    pool.shutdown(Duration::ZERO).await;
     result
+}
+
+/// The channel's requests, for workers to fetch.
+struct Requests(Provider);
+
+impl Source for Requests {
+    /// Until a worker takes it.
+    type Job = Option<Request>;
+
+    async fn next(&self) -> Option<Option<Request>> {
+        self.0.receive().await.map(Some)
+    }
+}
+
+impl Handler for How {
+    type Job = Option<Request>;
+    type Error = Infallible;
+
+    async fn process(&self, request: &mut Option<Request>, _: &Attempt<'_>) -> Result<(), Infallible> {
+        if let Some(request) = request.take() {
+            self.answer(request).await;
+        }
+        Ok(())
+    }
 }
 
 fn lost(provider: &Provider) -> Result<(), Failure> {
@@ -133,16 +134,18 @@ fn lost(provider: &Provider) -> Result<(), Failure> {
     }
 }
 
-async fn answer(request: Request, how: Arc<How>) {
-    let id = request.id();
-    let result = match &*how {
-        How::Echo => echo(request).await,
-        How::Exec(exec) => exec.answer(request).await,
-    };
-    match result {
-        Ok(()) => debug!(%id, "answered"),
-        // cancelled, mostly; the broker knows why
-        Err(error) => info!(%id, %error, "not answered"),
+impl How {
+    async fn answer(&self, request: Request) {
+        let id = request.id();
+        let result = match self {
+            How::Echo => echo(request).await,
+            How::Exec(exec) => exec.answer(request).await,
+        };
+        match result {
+            Ok(()) => debug!(%id, "answered"),
+            // cancelled, mostly; the broker knows why
+            Err(error) => info!(%id, %error, "not answered"),
+        }
     }
 }
 

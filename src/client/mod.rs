@@ -31,6 +31,8 @@ mod consumer;
 mod dial;
 mod driver;
 mod error;
+#[cfg(feature = "toolkit")]
+mod events;
 mod flight;
 mod inbox;
 mod keeper;

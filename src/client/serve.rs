@@ -1,23 +1,17 @@
 //! Running a handler for each request: [`Provider::serve`].
 
-use std::any::Any;
 use std::borrow::Cow;
+use std::convert::Infallible;
 use std::fmt::Display;
 use std::future::Future;
-use std::panic::AssertUnwindSafe;
-use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::task::Poll;
-
-use tokio::sync::Notify;
-use tokio::sync::mpsc::{self, Sender};
 
 use super::flight::Counts;
 use super::inbox::Inbox;
 use super::provider::receive;
 use super::reply::Watched;
-use super::{Metrics, Provider, Request};
+use super::{Provider, Request};
+use crate::toolkit::worker_pool::{self, Attempt, Failure, Handler, MAX_WORKERS, Source, SourcePool};
 
 /// What a handler of [`Provider::serve`] may return: nothing, or a `Result` whose error fails the request.
 pub trait Outcome: Send + 'static {
@@ -38,7 +32,8 @@ impl<E: Display + Send + 'static> Outcome for Result<(), E> {
 }
 
 impl Provider {
-    /// Runs `handler` for each request, at most `concurrency` at once (at least 1), in as many tasks as that takes.
+    /// Runs `handler` for each request, at most `concurrency` at once (at least 1), on a
+    /// [pool](crate::toolkit::worker_pool) whose workers fetch requests themselves.
     /// Returns when the provider is closed or drained, or has given up ([`Provider::error`]), and all handlers are
     /// over. If the future is dropped, the handlers that run go on.
     ///
@@ -63,140 +58,81 @@ impl Provider {
         H: Fn(Request) -> F + Send + Sync + 'static,
         F: Future<Output: Outcome> + Send + 'static,
     {
+        let options = worker_pool::Options::new(concurrency.clamp(1, MAX_WORKERS)).without_times();
         let (inbox, counts) = self.desk();
-        let crew = Arc::new(Crew {
-            inbox,
-            counts,
-            handler,
-            limit: concurrency.max(1),
-            tasks: AtomicUsize::new(0),
-            free: AtomicUsize::new(0),
-            stopped: AtomicBool::new(false),
-            stop: Notify::new(),
-        });
-        let _dismiss = Dismiss(crew.clone());
-        let (working, mut over) = mpsc::channel(1);
-        crew.grow(&working);
-        drop(working);
-        let _ = over.recv().await; // which is when the last task has dropped its end
+        let served = Served { handler, counts: counts.clone() };
+        match SourcePool::start(options, Requests { inbox, counts }, served) {
+            Ok(pool) => pool.finished().await,
+            Err(error) => tracing::error!(%error, "nothing can be served"),
+        }
     }
 }
 
-/// The tasks of one [`Provider::serve`]: as many as were ever needed at once. Each runs one handler after the other,
-/// so that a request costs no task of its own. They keep nothing of the provider alive.
-struct Crew<H> {
+/// A provider's requests, as the jobs of a pool. Keeps nothing of the provider alive.
+struct Requests {
     inbox: Arc<Inbox>,
     counts: Arc<Counts>,
-    handler: H,
-    limit: usize,
-    tasks: AtomicUsize,
-    /// Tasks without a request. While there may be more, there is one.
-    free: AtomicUsize,
-    stopped: AtomicBool,
-    stop: Notify,
 }
 
-impl<H, F> Crew<H>
-where
-    H: Fn(Request) -> F + Send + Sync + 'static,
-    F: Future<Output: Outcome> + Send + 'static,
-{
-    /// Adds a task, if there may be one more.
-    fn grow(self: &Arc<Self>, working: &Sender<()>) {
-        let more = |tasks: usize| (tasks < self.limit).then_some(tasks + 1);
-        if self.tasks.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok() {
-            self.free.fetch_add(1, Ordering::Relaxed);
-            tokio::spawn(self.clone().work(working.clone()));
-        }
-    }
+impl Source for Requests {
+    type Job = Serving;
 
-    async fn work(self: Arc<Self>, working: Sender<()>) {
-        while let Some(request) = self.next().await {
-            if self.free.fetch_sub(1, Ordering::Relaxed) == 1 {
-                self.grow(&working);
-            }
-            run(&self.handler, request, &self.counts.metrics).await;
-            self.free.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    async fn next(&self) -> Option<Request> {
-        let stop = self.stop.notified(); // before the look at `stopped`: or it could be missed
-        if self.stopped.load(Ordering::Acquire) {
-            return None;
-        }
-        tokio::select! {
-            biased;
-            request = receive(&self.inbox, &self.counts) => request,
-            () = stop => None,
-        }
+    async fn next(&self) -> Option<Serving> {
+        let request = receive(&self.inbox, &self.counts).await?;
+        Some(Serving { request: Some(request), watched: None })
     }
 }
 
-/// Lets the tasks end when they have finished what they have.
-struct Dismiss<H>(Arc<Crew<H>>);
-
-impl<H> Drop for Dismiss<H> {
-    fn drop(&mut self) {
-        self.0.stopped.store(true, Ordering::Release);
-        self.0.stop.notify_waiters();
-    }
+/// A request at its handler.
+struct Serving {
+    /// Until the handler has it.
+    request: Option<Request>,
+    /// From then on.
+    watched: Option<Watched>,
 }
 
-async fn run<H, F>(handler: &H, mut request: Request, metrics: &Metrics)
-where
-    H: Fn(Request) -> F,
-    F: Future<Output: Outcome>,
-{
-    let guard = Guard(request.watch());
-    let called = std::panic::catch_unwind(AssertUnwindSafe(|| handler(request)));
-    let result = match called {
-        Ok(future) => contain(future).await,
-        Err(panic) => Err(panic),
-    };
-    let text = match result {
-        Ok(outcome) => outcome.failure().map_or(Cow::Borrowed("request dropped without an answer"), Cow::Owned),
-        Err(panic) => {
-            metrics.handler_panics.inc();
-            let text = panic_text(&*panic);
-            tracing::error!(panic = text, "a handler panicked");
-            Cow::Owned(format!("the handler panicked: {text}"))
-        }
-    };
-    guard.over(&text);
-}
-
-/// Runs a future to its end, or to its panic.
-async fn contain<F: Future>(future: F) -> Result<F::Output, Box<dyn Any + Send>> {
-    let mut future = pin!(future);
-    std::future::poll_fn(|cx| match std::panic::catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
-        Ok(Poll::Pending) => Poll::Pending,
-        Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
-        Err(panic) => Poll::Ready(Err(panic)),
-    })
-    .await
-}
-
-fn panic_text(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("(no text)")
-}
-
-/// Ends the request also when the task is dropped with its runtime.
-struct Guard(Option<Watched>);
-
-impl Guard {
-    fn over(mut self, text: &str) {
-        if let Some(watched) = self.0.take() {
+impl Serving {
+    /// The handler is over.
+    fn over(&mut self, text: &str) {
+        if let Some(watched) = self.watched.take() {
             watched.over(text);
         }
     }
 }
 
-impl Drop for Guard {
+/// Ends the request also when the worker is dropped with its runtime.
+impl Drop for Serving {
     fn drop(&mut self) {
-        if let Some(watched) = self.0.take() {
-            watched.over("request dropped: its handler was stopped");
+        self.over("request dropped: its handler was stopped");
+    }
+}
+
+struct Served<H> {
+    handler: H,
+    counts: Arc<Counts>,
+}
+
+impl<H, F> Handler for Served<H>
+where
+    H: Fn(Request) -> F + Send + Sync + 'static,
+    F: Future<Output: Outcome> + Send + 'static,
+{
+    type Job = Serving;
+    type Error = Infallible;
+
+    async fn process(&self, serving: &mut Serving, _: &Attempt<'_>) -> Result<(), Infallible> {
+        if let Some(mut request) = serving.request.take() {
+            serving.watched = request.watch();
+            let outcome = (self.handler)(request).await;
+            let text = outcome.failure().map_or(Cow::Borrowed("request dropped without an answer"), Cow::Owned);
+            serving.over(&text);
         }
+        Ok(())
+    }
+
+    /// The handler panicked; it fails in no other way.
+    async fn on_error(&self, mut serving: Serving, failure: Failure<Infallible>) {
+        self.counts.metrics.handler_panics.inc();
+        serving.over(&failure.to_string());
     }
 }

@@ -7,8 +7,10 @@ mod broker;
 mod cli;
 #[path = "../../benches/common/mod.rs"]
 mod common;
+mod examples;
 mod failure;
 mod fallback;
+mod serving;
 mod syscalls;
 mod tidy;
 mod wire;

@@ -10,10 +10,17 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("src/broker/core", &["base", "protocol"]),
     ("src/client/session", &["base", "protocol"]),
     ("src/client", &["base", "protocol", "toolkit"]),
+    ("src/toolkit/worker_pool", &[]),
+    ("src/toolkit/event_processor", &[]),
+    ("src/toolkit/testing", &[]),
     ("src/reactor", &["base"]),
     ("src/broker", &["base", "protocol", "reactor"]),
     ("src/config", &["base", "broker"]),
 ];
+
+/// Part of the toolkit, and the other parts it may import: mostly none, so that each can be used alone.
+const PARTS: &[(&str, &[&str])] =
+    &[("worker_pool", &[]), ("event_processor", &["worker_pool"]), ("testing", &["worker_pool", "event_processor"])];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -75,6 +82,21 @@ fn rooms_import_only_what_they_may() {
     }
     assert!(seen > 30, "only {seen} files were looked at");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_toolkits_parts_are_leaves() {
+    for (part, allowed) in PARTS {
+        let files = sources(&format!("src/toolkit/{part}"));
+        assert!(!files.is_empty(), "no {part}");
+        for file in files.iter().filter(|file| !file.iter().any(|dir| dir == "tests" || dir == "tests.rs")) {
+            let code = code(file);
+            for import in code.split("crate::toolkit::").skip(1) {
+                let other = import.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().unwrap();
+                assert!(other == *part || allowed.contains(&other), "{} imports {other}", file.display());
+            }
+        }
+    }
 }
 
 #[test]
