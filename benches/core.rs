@@ -51,6 +51,7 @@ impl World {
             limits: Limits::default(),
             channels: Vec::new(),
             copy_below: COPY_BELOW,
+            meters: 256,
         };
         let core = Core::new(options, Time::from_nanos(1));
         let pool = OneBuffer { bytes: Vec::new(), count: Cell::new(0) };

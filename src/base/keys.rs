@@ -120,4 +120,16 @@ impl<T> Table<T> {
             .iter()
             .map(|(index, (generation, value))| (Key { index: index as u32, generation: *generation }, value))
     }
+
+    /// The keys and values in the `n` slots from `from` on, and the slot to go on from; `None` at the end. A walk in
+    /// such steps meets each value that stays in the table exactly once, whatever comes and goes meanwhile.
+    pub fn page(&self, from: u32, n: u32) -> (impl Iterator<Item = (Key, &T)>, Option<u32>) {
+        let all = self.slots.capacity().min(u32::MAX as usize) as u32;
+        let end = from.saturating_add(n).min(all);
+        let slots = (from..end).filter_map(|index| {
+            let (generation, value) = self.slots.get(index as usize)?;
+            Some((Key { index, generation: *generation }, value))
+        });
+        (slots, (end < all).then_some(end))
+    }
 }

@@ -3,6 +3,7 @@
 mod admission;
 pub mod core;
 mod cpus;
+mod inspect;
 mod listener;
 mod machine;
 mod mesh;
@@ -10,5 +11,6 @@ pub mod options;
 mod server;
 mod shard;
 
+pub use self::inspect::{Inspector, ShardFigures, View};
 pub use self::options::*;
 pub use self::server::{Server, ServerError, Stopper};

@@ -242,6 +242,7 @@ impl World {
             limits,
             channels,
             copy_below: 64,
+            meters: 8,
         };
         let weather = WEATHER.with_borrow(|weather| *weather);
         let seed = if let Weather::Random(seed) = weather { seed } else { 0 };

@@ -35,7 +35,6 @@ impl Core {
         let (id, block) = head.split_first_chunk::<REQUEST_ID_LEN>().expect("the head was gathered whole");
         check_block(block)?;
         let opening = Opening { id: *id, block, channel: conn.channel, origin: key.index(), hops: 0 };
-        self.counters.requests += 1;
         self.open_request(key, header, &opening)
     }
 
@@ -46,6 +45,8 @@ impl Core {
         if conn.opened.get(stream).is_some() {
             return Err(Violation::protocol(format!("REQUEST on stream {stream}, which is in use")));
         }
+        self.note_request(opening.channel, opening.hops);
+        let conn = self.conns.get(key).expect("as above");
         if let Some((code, why)) = self.refusal(conn) {
             return self.refuse_request(key, header, opening, code, why);
         }
@@ -98,7 +99,7 @@ impl Core {
         if conn.opened.refused() > max_streams && conn.side == Side::Consumer {
             return Err(Violation::new(Code::Flood, format!("{max_streams} refused requests were not ended")));
         }
-        self.counters.failed[usize::from(code.to_wire())] += 1;
+        self.note_failed(opening.channel, opening.hops, code);
         self.stage_error(key, header.stream, code, Flags::NONE, why);
         Ok(())
     }
@@ -115,6 +116,7 @@ impl Core {
         let keeps = header.flags.has(Flags::RETRY) && conn.side == Side::Consumer;
         let replay = keeps.then(|| Box::new(Replay { head: head.clone(), body: Vec::new() }));
         let granted = self.channels[opening.channel as usize].window;
+        let arrived = conn.rx.head_since.unwrap_or(self.now);
         Request {
             id: opening.id,
             channel: opening.channel,
@@ -125,7 +127,8 @@ impl Core {
             handed: false,
             ending_there: None,
             answering: false,
-            deadline: conn.rx.head_since.unwrap_or(self.now) + timeout,
+            arrived,
+            deadline: arrived + timeout,
             timer: None,
             up: Flow { granted, begun: true, head, ..Flow::default() },
             down: Flow { credit: conn.window, ..Flow::default() },

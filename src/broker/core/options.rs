@@ -24,6 +24,8 @@ pub struct Options {
     pub channels: Vec<Channel>,
     /// Bodies shorter than this are copied, longer ones passed on by reference, in bytes.
     pub copy_below: usize,
+    /// Channels that get a [`Meter`](super::Meter) of their own.
+    pub meters: usize,
 }
 
 /// What one channel has of its own.

@@ -34,6 +34,7 @@ impl Core {
                 state.fixed += head.len();
                 self.held += head.len();
             }
+            self.note_first_byte(request);
             self.drop_replay(request);
         }
         Ok(())

@@ -40,6 +40,8 @@ pub(super) struct Request {
     pub ending_there: Option<Code>,
     /// RESPONSE has come: there is no second attempt.
     pub answering: bool,
+    /// When its REQUEST began to come.
+    pub arrived: Time,
     pub deadline: Time,
     pub timer: Option<Timer>,
     /// Consumer to provider.

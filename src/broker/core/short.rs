@@ -63,6 +63,7 @@ impl Core {
             handed: false,
             ending_there: None,
             answering: false,
+            arrived: self.now,
             deadline,
             timer: None,
             up: sent,
@@ -91,6 +92,7 @@ impl Core {
         let state = &mut self.channels[channel as usize];
         state.requests += 1;
         state.in_use += 1;
+        self.meters.of(state).short_request();
         self.held += REQUEST_STATE;
         self.counters.requests += 1;
         true
@@ -134,6 +136,7 @@ impl Core {
             self.wheel.cancel(timer);
         }
         self.held -= state.fixed;
+        let arrived = state.arrived;
         self.counters.answered += 1;
         let provider = self.conns.get_mut(key).expect("looked up above");
         provider.assigned.remove(slot);
@@ -145,6 +148,7 @@ impl Core {
         let state = &mut self.channels[channel as usize];
         state.requests -= 1;
         state.in_use -= 1;
+        self.meters.of(state).short_response(self.now.nanos_since(arrived));
         if state.queued > 0 {
             self.serve_queue(channel);
         }
