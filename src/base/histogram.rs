@@ -64,13 +64,13 @@ impl Histogram {
 
     /// Counts a duration of so many nanoseconds ([`Time::nanos_since`](super::Time::nanos_since)): on a request's way
     /// a `Duration` would be divided and multiplied for nothing.
-    #[inline]
+    #[inline(always)]
     pub fn record(&mut self, nanos: u64) {
         self.sum = self.sum.wrapping_add(nanos);
         self.count(index_of(nanos));
     }
 
-    #[inline]
+    #[inline(always)]
     fn count(&mut self, index: usize) {
         let count = &mut self.counts[index];
         *count = count.wrapping_add(1);
@@ -80,6 +80,7 @@ impl Histogram {
     }
 
     #[cold]
+    #[inline(never)]
     fn note_wrapped(&mut self, index: usize) {
         self.wrapped.push(index as u16);
     }
@@ -145,7 +146,7 @@ impl Histogram {
 }
 
 /// The bucket a duration is counted in.
-#[inline]
+#[inline(always)]
 fn index_of(nanos: u64) -> usize {
     let units = nanos >> UNIT_BITS;
     // how far the value reaches above the linear buckets, in octaves

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::core::{ChannelSnapshot, ConnSnapshot, Core, Figures, Meter, Page};
-use super::options::{Io, ServerOptions};
+use super::options::{Io, ListenAddr, ServerOptions};
 use super::server::Stopper;
 use crate::base::{Histogram, Time};
 
@@ -177,6 +177,7 @@ pub struct Inspector {
     desks: Arc<[Desk]>,
     stopper: Stopper,
     options: Arc<ServerOptions>,
+    addrs: Arc<[ListenAddr]>,
     io: Io,
     cpus: Arc<[usize]>,
 }
@@ -186,10 +187,11 @@ impl Inspector {
         desks: Arc<[Desk]>,
         stopper: Stopper,
         options: ServerOptions,
+        addrs: &[ListenAddr],
         io: Io,
         cpus: &[usize],
     ) -> Inspector {
-        Inspector { desks, stopper, options: Arc::new(options), io, cpus: cpus.into() }
+        Inspector { desks, stopper, options: Arc::new(options), addrs: addrs.into(), io, cpus: cpus.into() }
     }
 
     /// How many cores there are.
@@ -223,6 +225,12 @@ impl Inspector {
     #[must_use]
     pub fn options(&self) -> &ServerOptions {
         &self.options
+    }
+
+    /// Where it listens, as bound.
+    #[must_use]
+    pub fn addrs(&self) -> &[ListenAddr] {
+        &self.addrs
     }
 
     /// Which reactor runs it.

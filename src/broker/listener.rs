@@ -14,10 +14,10 @@ use super::server::ServerError;
 
 /// A bound, listening socket.
 #[derive(Debug)]
-pub(super) struct Listener {
-    pub socket: Socket,
+pub(crate) struct Listener {
+    pub(super) socket: Socket,
     /// As bound: with the port that was picked.
-    pub addr: ListenAddr,
+    pub(super) addr: ListenAddr,
 }
 
 impl Listener {
@@ -33,8 +33,14 @@ impl Listener {
         bound.map_err(|source| ServerError::Bind { addr: addr.to_string(), hint: hint(&source, addr, flag), source })
     }
 
+    /// Where it listens, with the port that was picked.
+    #[cfg(feature = "telemetry")]
+    pub(crate) fn addr(&self) -> &ListenAddr {
+        &self.addr
+    }
+
     /// One more descriptor of the socket, for one core to accept on.
-    pub(super) fn duplicate(&self) -> io::Result<OwnedFd> {
+    pub(crate) fn duplicate(&self) -> io::Result<OwnedFd> {
         self.socket.as_fd().try_clone_to_owned()
     }
 }

@@ -12,5 +12,7 @@ mod server;
 mod shard;
 
 pub use self::inspect::{Inspector, ShardFigures, View};
+#[cfg(feature = "telemetry")]
+pub(crate) use self::listener::Listener;
 pub use self::options::*;
 pub use self::server::{Server, ServerError, Stopper};

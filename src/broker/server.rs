@@ -105,10 +105,10 @@ impl Server {
         // each core accepts on a descriptor of its own; these ones go now, so that a drain closes the last
         let desks: Arc<[Desk]> = cpus.iter().map(|_| Desk::new()).collect();
         let (wakers, threads) = spawn(&options, io, &cpus, &listeners, &control, &desks)?;
-        let addrs = listeners.into_iter().map(|listener| listener.addr).collect();
+        let addrs: Vec<_> = listeners.into_iter().map(|listener| listener.addr).collect();
         info!(name = options.name, cores = cpus.len(), ?io, "started");
         let stopper = Stopper { control, wakers, files };
-        let inspector = Inspector::new(desks, stopper.clone(), options, io, &cpus);
+        let inspector = Inspector::new(desks, stopper.clone(), options, &addrs, io, &cpus);
         Ok(Server { addrs, stopper, threads, inspector })
     }
 

@@ -12,7 +12,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("src/client", &["base", "protocol", "toolkit"]),
     ("src/reactor", &["base"]),
     ("src/broker", &["base", "protocol", "reactor"]),
-    ("src/config", &["base", "broker"]),
+    ("src/telemetry", &["base", "protocol", "broker"]),
+    ("src/config", &["base", "broker", "telemetry"]),
 ];
 
 fn root() -> &'static Path {

@@ -1,7 +1,5 @@
 //! Frames from whoever opens streams: consumers, and links in from other cores.
 
-use std::time::Duration;
-
 use super::Core;
 use super::conn::{Conn, Side};
 use super::flow::{Body, Dir, Flow};
@@ -52,7 +50,7 @@ impl Core {
         }
         let request = self.new_request(key, header, opening);
         let deadline = request.deadline;
-        self.held += request.fixed;
+        self.held += request.fixed as usize;
         self.channels[opening.channel as usize].requests += 1;
         let request = self.requests.insert(request);
         let timer = self.wheel.insert(deadline, super::timers::request_token(request));
@@ -105,11 +103,7 @@ impl Core {
     }
 
     fn new_request(&self, key: Key, header: &Header, opening: &Opening<'_>) -> Request {
-        let limits = &self.options.limits;
-        let timeout = match header.arg {
-            0 => limits.default_timeout,
-            ms => Duration::from_millis(u64::from(ms)).min(limits.max_timeout),
-        };
+        let timeout = self.timeouts.of(header.arg);
         let conn = self.conns.get(key).expect("looked up by the caller");
         let head = (!opening.block.is_empty()).then(|| Box::from(opening.block));
         // a link's sender keeps the body for a second attempt itself
@@ -127,8 +121,8 @@ impl Core {
             handed: false,
             ending_there: None,
             answering: false,
-            arrived,
-            deadline: arrived + timeout,
+            deadline: arrived.after_millis(timeout),
+            timeout,
             timer: None,
             up: Flow { granted, begun: true, head, ..Flow::default() },
             down: Flow { credit: conn.window, ..Flow::default() },
@@ -136,7 +130,8 @@ impl Core {
             place: None,
             origin: opening.origin,
             hops: opening.hops,
-            fixed: REQUEST_STATE + opening.block.len(),
+            // a header block is at most 16 KiB
+            fixed: (REQUEST_STATE + opening.block.len()) as u32,
         }
     }
 

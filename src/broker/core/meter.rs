@@ -49,14 +49,14 @@ impl Meter {
     }
 
     /// A request that is staged for a provider as it comes.
-    #[inline]
+    #[inline(always)]
     pub(super) fn short_request(&mut self) {
         self.requests += 1;
         self.queue_wait.record(0);
     }
 
     /// An answer that is whole as it comes.
-    #[inline]
+    #[inline(always)]
     pub(super) fn short_response(&mut self, nanos: u64) {
         self.first_byte.record(nanos);
         self.total.record(nanos);
@@ -87,7 +87,7 @@ impl Meters {
     }
 
     /// The channel's.
-    #[inline]
+    #[inline(always)]
     pub(super) fn of(&mut self, channel: &mut Channel) -> &mut Meter {
         if channel.meter as usize >= self.list.len() {
             channel.meter = self.open(channel.id);
@@ -96,6 +96,7 @@ impl Meters {
     }
 
     #[cold]
+    #[inline(never)]
     fn open(&mut self, id: ChannelId) -> u32 {
         if let Some(&index) = self.of.get(&id) {
             self.list[index as usize].in_use = true;
@@ -159,7 +160,7 @@ impl Core {
     pub(super) fn note_first_byte(&mut self, request: Key) {
         let state = self.requests.get(request).expect("looked up by the caller");
         if state.hops == 0 && !state.is_oneway() {
-            let nanos = self.now.nanos_since(state.arrived);
+            let nanos = state.age(self.now);
             self.meters.of(&mut self.channels[state.channel as usize]).first_byte.record(nanos);
         }
     }
@@ -172,7 +173,7 @@ impl Core {
         }
         let Counters { answered, oneway_answered, .. } = &mut self.counters;
         *(if state.is_oneway() { oneway_answered } else { answered }) += 1;
-        let nanos = self.now.nanos_since(state.arrived);
+        let nanos = state.age(self.now);
         self.meters.of(&mut self.channels[state.channel as usize]).total.record(nanos);
     }
 }

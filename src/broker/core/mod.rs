@@ -59,6 +59,7 @@ use self::channel::Channel as ChannelState;
 use self::conn::{Conn, Phase, Side};
 use self::flow::Body;
 use self::meter::Meters;
+use self::options::Timeouts;
 use self::outbox::Spare;
 use self::request::Request;
 use self::rx::{Found, Violation, check_header};
@@ -157,6 +158,7 @@ pub struct Core {
     rng: u64,
     counters: Counters,
     meters: Meters,
+    timeouts: Timeouts,
     /// What is read now was sent before WELCOME could be.
     early: bool,
     /// A head that came in parts, while it is looked at.
@@ -196,6 +198,7 @@ impl Core {
             rng: options.seed | 1,
             counters: Counters::default(),
             meters: Meters::new(options.meters),
+            timeouts: Timeouts::new(&options.limits),
             early: false,
             scratch: Vec::new(),
             options,

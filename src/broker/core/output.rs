@@ -129,7 +129,7 @@ impl Core {
         let channel = &mut self.channels[request.channel as usize];
         let (id, flags, hops, origin) = (request.id, request.flags, request.hops, request.origin);
         let left = request.deadline.millis_since(self.now);
-        let waited = (!request.handed).then(|| self.now.nanos_since(request.arrived));
+        let waited = (!request.handed).then(|| request.age(self.now));
         let flow = request.flow(dir);
         let end = Flags::END.only_if(last);
         if flow.opened {
