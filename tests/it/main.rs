@@ -6,7 +6,10 @@
 mod admin;
 mod broker;
 mod cli;
+#[path = "../../benches/common/mod.rs"]
+mod common;
 mod failure;
 mod fallback;
+mod syscalls;
 mod tidy;
 mod wire;
