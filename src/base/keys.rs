@@ -133,3 +133,30 @@ impl<T> Table<T> {
         (slots, (end < all).then_some(end))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_walk_in_pages_meets_all_that_stays_once() {
+        let mut table = Table::new();
+        let keys: Vec<Key> = (0..100).map(|n| table.insert(n)).collect();
+        let (mut seen, mut from, mut steps) = (Vec::new(), Some(0), 0);
+        while let Some(at) = from {
+            let (page, next) = table.page(at, 7);
+            seen.extend(page.map(|(_, &n)| n));
+            from = next;
+            // one goes, one comes, before or behind
+            table.remove(keys[steps * 5 % 100]);
+            table.insert(1000 + steps);
+            steps += 1;
+        }
+        let stay = (0..100).filter(|n| table.get(keys[*n]).is_some());
+        for n in stay {
+            assert_eq!(seen.iter().filter(|&&met| met == n).count(), 1, "{n}");
+        }
+        assert_eq!(table.page(u32::MAX - 1, 7).1, None);
+        assert_eq!(Table::<u8>::new().page(0, 7).1, None);
+    }
+}

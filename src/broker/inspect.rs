@@ -245,3 +245,54 @@ impl Inspector {
         &self.cpus
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    use crate::base::limits::Limits;
+    use crate::broker::core::Options;
+
+    fn core() -> Core {
+        let options = Options {
+            core: 0,
+            cores: 1,
+            server: uuid::Uuid::nil(),
+            seed: 1,
+            secret: 1,
+            limits: Limits::default(),
+            channels: Vec::new(),
+            copy_below: 2048,
+            meters: 1,
+        };
+        Core::new(options, Time::ZERO)
+    }
+
+    #[test]
+    fn a_turn_answers_one_question_and_an_ended_core_none() {
+        let (core, turns, desk) = (core(), Turns::new(), Desk::new());
+        let view = View { core: &core, turns: &turns, buffers: (64, 60) };
+        let (answer, answered) = mpsc::channel();
+        for n in 0..3 {
+            let answer = answer.clone();
+            assert!(desk.put(Box::new(move |view| answer.send((n, view.figures().buffers_free)).unwrap())));
+        }
+        desk.answer(&view);
+        assert_eq!((answered.try_recv(), answered.try_recv().is_err()), (Ok((0, 60)), true));
+        assert!(desk.is_waiting());
+        desk.answer(&view);
+        assert_eq!(answered.try_recv(), Ok((1, 60)));
+        desk.close();
+        desk.answer(&view);
+        assert!(!desk.is_waiting() && answered.try_recv().is_err());
+        assert!(!desk.put(Box::new(|_| unreachable!("the core has ended"))));
+    }
+
+    #[test]
+    fn so_many_questions_may_wait() {
+        let desk = Desk::new();
+        assert!((0..WAITING).all(|_| desk.put(Box::new(|_| ()))));
+        assert!(!desk.put(Box::new(|_| ())));
+    }
+}

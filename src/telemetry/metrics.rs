@@ -24,8 +24,20 @@ pub(super) async fn cores(state: &State) -> String {
         let Ok(figures) = figures else { continue };
         core_families(&mut families, labels, &figures);
         let Ok(meters) = cores::meters_sum(&state.inspector, core as u16).await else { continue };
-        families.times("corelay_queue_wait", QUEUE_WAIT, labels(), &Distribution::of(&meters.queue_wait), Bounds::Twice);
-        families.times("corelay_first_byte", FIRST_BYTE, labels(), &Distribution::of(&meters.first_byte), Bounds::Twice);
+        families.times(
+            "corelay_queue_wait",
+            QUEUE_WAIT,
+            labels(),
+            &Distribution::of(&meters.queue_wait),
+            Bounds::Twice,
+        );
+        families.times(
+            "corelay_first_byte",
+            FIRST_BYTE,
+            labels(),
+            &Distribution::of(&meters.first_byte),
+            Bounds::Twice,
+        );
         families.times("corelay_request", TOTAL, labels(), &Distribution::of(&meters.total), Bounds::Twice);
     }
     families.encode()

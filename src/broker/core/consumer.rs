@@ -88,6 +88,7 @@ impl Core {
         code: Code,
         why: &str,
     ) -> Result<(), Violation> {
+        self.note_failed(opening.channel, opening.hops, code);
         let window = self.channels[opening.channel as usize].window;
         let max_streams = self.options.limits.max_streams;
         let conn = self.conns.get_mut(key).expect("looked up by the caller");
@@ -97,7 +98,6 @@ impl Core {
         if conn.opened.refused() > max_streams && conn.side == Side::Consumer {
             return Err(Violation::new(Code::Flood, format!("{max_streams} refused requests were not ended")));
         }
-        self.note_failed(opening.channel, opening.hops, code);
         self.stage_error(key, header.stream, code, Flags::NONE, why);
         Ok(())
     }

@@ -61,7 +61,10 @@ fn what_a_broker_does_is_shown() {
     let _provider = broker.provider("orders");
     assert_code(&finish(&mut broker.command(&["request", "orders"]), b"question"), 0);
     for (line, parts) in [
-        (&["channels", "--channel", "orders"][..], &["CHANNEL", "IN FLIGHT", "73b5cf50-6207-50e2-a85c-7f37b1c8e916"][..]),
+        (
+            &["channels", "--channel", "orders"][..],
+            &["CHANNEL", "IN FLIGHT", "73b5cf50-6207-50e2-a85c-7f37b1c8e916"][..],
+        ),
         (&["connections", "--role", "provider"], &["PEER", "127.0.0.1:", "provider", "open"]),
         (&["latency"], &["queue wait", "first byte", "total", "P99.9"]),
         (&["latency", "--hgrm"], &["1/(1-Percentile)", "Total count    =            1"]),
@@ -119,7 +122,16 @@ fn an_admin_endpoint_on_a_unix_socket_goes_with_its_broker() {
     let path = dir.path().join("admin");
     let addr = format!("unix:{}", path.display());
     let mut broker = Broker::spawn(&mut corelay(&[
-        "serve", "--listen", "127.0.0.1:0", "--admin", &addr, "--cores", "1", "--no-pin", "--log", "warn",
+        "serve",
+        "--listen",
+        "127.0.0.1:0",
+        "--admin",
+        &addr,
+        "--cores",
+        "1",
+        "--no-pin",
+        "--log",
+        "warn",
     ]));
     let list: Listing<Channel> = {
         let output = finish(&mut corelay(&["channels", "--json", "--admin", &addr]), b"");
@@ -153,9 +165,11 @@ fn top_wants_a_terminal() {
 
 #[test]
 fn shells_and_man_know_every_command() {
-    for (line, part) in
-        [(&["completions", "bash"][..], "complete -F"), (&["completions", "zsh"], "#compdef corelay"), (&["man"], ".TH")]
-    {
+    for (line, part) in [
+        (&["completions", "bash"][..], "complete -F"),
+        (&["completions", "zsh"], "#compdef corelay"),
+        (&["man"], ".TH"),
+    ] {
         let output = finish(&mut corelay(line), b"");
         assert_code(&output, 0);
         let said = text(&output.stdout);
