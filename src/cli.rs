@@ -82,8 +82,12 @@ pub(crate) fn run() -> ExitCode {
     let cli = Cli::try_parse().unwrap_or_else(|error| {
         let _ = error.print();
         // for monitoring 2 means that the broker is down
-        let check = std::env::args_os().any(|argument| argument == "check");
-        std::process::exit(if check && error.exit_code() == 2 { check::UNKNOWN.into() } else { error.exit_code() })
+        let check = subcommand(std::env::args_os().map(|text| text.to_string_lossy().into_owned()).skip(1)).is_some_and(|name| name == "check");
+        std::process::exit(if check && error.exit_code() == exit::USAGE.into() {
+            check::UNKNOWN.into()
+        } else {
+            error.exit_code()
+        })
     });
     let level = if matches!(cli.command, Command::Serve(_)) { "info" } else { "warn" };
     let result = log_to_stderr(cli.log.as_deref().unwrap_or(level)).and_then(|()| match cli.command {
@@ -110,6 +114,17 @@ pub(crate) fn run() -> ExitCode {
                 let _ = writeln!(std::io::stderr(), "corelay: {text}");
             }
             ExitCode::from(failure.code)
+        }
+    }
+}
+
+/// The subcommand among arguments that could not be parsed.
+fn subcommand(mut arguments: impl Iterator<Item = String>) -> Option<String> {
+    loop {
+        match arguments.next()? {
+            log if log == "--log" => drop(arguments.next()),
+            flag if flag.starts_with('-') => {}
+            name => return Some(name),
         }
     }
 }

@@ -210,7 +210,12 @@ fn numbers(cores: &[u16]) -> String {
 
 /// A time of a histogram; none if nothing was timed.
 pub(crate) fn took(seconds: f64, of: &Latency) -> String {
-    if of.count == 0 { "-".to_owned() } else { text::time(seconds_of(seconds)) }
+    match seconds {
+        _ if of.count == 0 => "-".to_owned(),
+        // the first bucket: less than a turn
+        ..1.1e-6 => "< 1 us".to_owned(),
+        _ => text::time(seconds_of(seconds)),
+    }
 }
 
 /// `3 s`, `5 m`, `2 h`, `7 d`.
@@ -246,7 +251,7 @@ impl Table {
     fn text(&self) -> String {
         let width = |column: usize| self.rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
         let widths: Vec<usize> = (0..self.rows[0].len()).map(width).collect();
-        let is_number = |text: &str| text.starts_with(|c: char| c.is_ascii_digit()) && !text.contains([':', '.', '-']);
+        let is_number = |text: &str| text.starts_with(|c: char| c == '<' || c.is_ascii_digit()) && !text.contains([':', '.', '-']);
         let right = |column: usize| {
             let mut cells = self.rows[1..].iter().map(|row| row[column].as_str()).filter(|cell| *cell != "-");
             cells.all(|cell| is_number(cell) || cell.ends_with(['s', 'B', 'm', 'h', 'd']) && is_number(&cell[..1]))

@@ -89,3 +89,11 @@ fn what_can_be_used_is_read() {
         assert!(Cli::try_parse_from(arguments).is_ok(), "{line}");
     }
 }
+
+#[test]
+fn the_subcommand_is_found_in_what_cannot_be_parsed() {
+    let found = |line: &str| subcommand(line.split_whitespace().map(str::to_owned));
+    assert_eq!(found("--log warn check --warning x"), Some("check".into()));
+    assert_eq!(found("request check --timeout x"), Some("request".into()));
+    assert_eq!(found("--version"), None);
+}

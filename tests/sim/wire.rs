@@ -350,6 +350,13 @@ impl World {
         reports.filter_map(report).collect()
     }
 
+    /// What was timed on all cores and channels.
+    pub(crate) fn timed(&self) -> corelay::broker::core::Meter {
+        let mut sum = corelay::broker::core::Meter::default();
+        self.inner.borrow().shards.iter().for_each(|shard| sum.add(&shard.core.meters_sum_from(0).0));
+        sum
+    }
+
     pub(crate) fn counters(&self) -> corelay::broker::core::Counters {
         self.inner.borrow().shards[0].core.counters().clone()
     }

@@ -26,6 +26,8 @@ function bytes(value) {
 
 function time(seconds) {
   if (seconds === 0) return "0";
+  // the first bucket: less than a turn
+  if (seconds < 1.1e-6) return "< 1 us";
   if (seconds < 1e-3) return `${three(seconds * 1e6)} us`;
   return seconds < 1 ? `${three(seconds * 1e3)} ms` : `${three(seconds)} s`;
 }
@@ -159,11 +161,13 @@ let pid = null;
 
 function overTime(id, format, y, series) {
   const last = points.length ? points[points.length - 1].at_ms : Date.now();
-  const first = last - (KEPT - 1) * 1000;
+  // as much as there is: a minute at least, five at most
+  const there = points.length ? last - points[0].at_ms : 0;
+  const first = last - Math.min(Math.max(there, 60_000), KEPT * 1000);
   const x = {
     place: (at) => (at - first) / (last - first),
     marks: [first, first + (last - first) / 2, last],
-    name: (at) => (at === last ? "now" : `-${Math.round((last - at) / 6000) / 10} min`),
+    name: (at) => (at === last ? "now" : `-${age(Math.round((last - at) / 1000))}`),
   };
   const head = (at) => new Date(at).toLocaleTimeString();
   const placed = series.map((one) => ({ ...one, points: points.map((p) => [p.at_ms, one.of(p)]) }));
@@ -198,7 +202,18 @@ function drawHistory() {
   const each = Array.from({ length: cores }, (_, core) => {
     return { label: `core ${core}`, colour: colour(core), area: cores === 1, of: (p) => p.load[core] ?? null };
   });
-  overTime("c-load", "share", load, each);
+  const over = (pick) => (p) => {
+    const known = p.load.filter((share) => share !== null);
+    return known.length ? pick(known) : null;
+  };
+  const mean = (known) => known.reduce((sum, share) => sum + share, 0) / known.length;
+  const summary = [
+    { label: "busiest", colour: colour(1), of: over((known) => Math.max(...known)) },
+    { label: `mean of ${cores} cores`, colour: colour(0), area: true, of: over(mean) },
+    { label: "idlest", colour: colour(2), of: over((known) => Math.min(...known)) },
+  ];
+  // more lines than that can't be told apart
+  overTime("c-load", "share", load, cores <= 4 ? each : summary);
 }
 
 function drawCurve() {
@@ -229,13 +244,13 @@ function tile(name, value, more) {
 function drawTiles(varz) {
   const now = points[points.length - 1];
   if (!now) return;
-  tile("requests", `${count(now.requests)}/s`, `${count(varz.requests)} since the start`);
+  tile("requests", `${count(now.requests)}/s`, `${count(varz.requests)} in all`);
   const timed = now.latency.count > 0;
   tile("p50", timed ? time(now.latency.p50) : "–", timed ? `mean ${time(now.latency.mean)}` : "no answers");
   tile("p99", timed ? time(now.latency.p99) : "–", timed ? `most ${time(now.latency.max)}` : "no answers");
   tile("in", `${bytes(now.received)}/s`, `out ${bytes(now.sent)}/s`);
   tile("flight", count(varz.in_flight), `${bytes(varz.held_bytes)} held`);
-  tile("errors", `${count(now.errors)}/s`, `${count(varz.errors)} since the start`);
+  tile("errors", `${count(now.errors)}/s`, `${count(varz.errors)} in all`);
   tile("conns", count(varz.connections), `at most ${count(varz.max_connections)}`);
   tile("memory", bytes(varz.resident_bytes), `most ${bytes(varz.peak_resident_bytes)}`);
 }
