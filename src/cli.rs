@@ -82,12 +82,10 @@ pub(crate) fn run() -> ExitCode {
     let cli = Cli::try_parse().unwrap_or_else(|error| {
         let _ = error.print();
         // for monitoring 2 means that the broker is down
-        let check = subcommand(std::env::args_os().map(|text| text.to_string_lossy().into_owned()).skip(1)).is_some_and(|name| name == "check");
-        std::process::exit(if check && error.exit_code() == exit::USAGE.into() {
-            check::UNKNOWN.into()
-        } else {
-            error.exit_code()
-        })
+        let code = error.exit_code();
+        let arguments = std::env::args_os().skip(1).map(|text| text.to_string_lossy().into_owned());
+        let check = code == i32::from(exit::USAGE) && subcommand(arguments).is_some_and(|name| name == "check");
+        std::process::exit(if check { i32::from(check::UNKNOWN) } else { code })
     });
     let level = if matches!(cli.command, Command::Serve(_)) { "info" } else { "warn" };
     let result = log_to_stderr(cli.log.as_deref().unwrap_or(level)).and_then(|()| match cli.command {

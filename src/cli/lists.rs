@@ -251,7 +251,8 @@ impl Table {
     fn text(&self) -> String {
         let width = |column: usize| self.rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
         let widths: Vec<usize> = (0..self.rows[0].len()).map(width).collect();
-        let is_number = |text: &str| text.starts_with(|c: char| c == '<' || c.is_ascii_digit()) && !text.contains([':', '.', '-']);
+        let is_number =
+            |text: &str| text.starts_with(|c: char| c == '<' || c.is_ascii_digit()) && !text.contains([':', '.', '-']);
         let right = |column: usize| {
             let mut cells = self.rows[1..].iter().map(|row| row[column].as_str()).filter(|cell| *cell != "-");
             cells.all(|cell| is_number(cell) || cell.ends_with(['s', 'B', 'm', 'h', 'd']) && is_number(&cell[..1]))

@@ -86,9 +86,8 @@ where
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEADERS_WITHIN)
                 .serve_connection(TokioIo::new(stream), service);
-            match tokio::time::timeout(LIFETIME, connection).await {
-                Ok(Err(error)) => debug!(%error, "an admin connection failed"),
-                Ok(Ok(())) | Err(_) => {}
+            if let Ok(Err(error)) = tokio::time::timeout(LIFETIME, connection).await {
+                debug!(%error, "an admin connection failed");
             }
             drop(place);
         });
