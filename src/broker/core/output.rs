@@ -1,5 +1,7 @@
 //! From received bytes to staged frames, and from sent bytes to credit.
 
+use std::collections::VecDeque;
+
 use super::conn::{Phase, Side};
 use super::flow::{Body, Chunk, Dir};
 use super::outbox::Mark;
@@ -468,8 +470,11 @@ impl Core {
 
     /// Copies what has waited since this turn or longer out of the receive buffers.
     fn settle<L: Leases>(&mut self, up_to: u64, leases: &L) {
-        let due = |&mut (since, _): &mut (u64, Key)| since <= up_to;
-        while let Some((_, key)) = self.leased.pop_front_if(due) {
+        let due = |list: &mut VecDeque<(u64, Key)>| {
+            let due = list.front().is_some_and(|&(since, _)| since <= up_to);
+            due.then(|| list.pop_front()).flatten()
+        };
+        while let Some((_, key)) = due(&mut self.leased) {
             let Some(request) = self.requests.get_mut(key) else { continue };
             for dir in [Dir::Up, Dir::Down] {
                 let queue = &mut request.flow(dir).queue;
@@ -482,7 +487,7 @@ impl Core {
                 }
             }
         }
-        while let Some((_, key)) = self.stuck.pop_front_if(due) {
+        while let Some((_, key)) = due(&mut self.stuck) {
             self.settle_stuck(key, up_to, leases);
         }
     }

@@ -1,5 +1,6 @@
 //! A consumer's requests, frame by frame.
 
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,7 +9,7 @@ use tokio::io::AsyncReadExt;
 use uuid::Uuid;
 
 use super::super::{Body, ErrorKind};
-use super::wire::{Net, frame, welcome};
+use super::wire::{Frame, Net, frame, welcome};
 use crate::protocol::{Code, Flags, FrameType, Header, encode_headers};
 
 const SOON: Duration = Duration::from_secs(5);
@@ -433,4 +434,34 @@ async fn a_response_is_a_stream_of_its_pieces() {
     };
     tokio::join!(answers, pieces);
     assert_eq!(consumer.metrics().errors(ErrorKind::ProviderLost), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_woken_tasks_send_leaves_in_one_write() {
+    let mut net = Net::new();
+    let (consumer, mut wire) = net.consumer(welcome()).await;
+    for n in 0..8u8 {
+        let consumer = consumer.clone();
+        tokio::spawn(async move {
+            consumer.send("first", SOON).await.unwrap();
+            if n > 0 {
+                // Later than the first of them, who wakes the connection's task.
+                let mut late = true;
+                std::future::poll_fn(|cx| {
+                    cx.waker().wake_by_ref();
+                    if std::mem::take(&mut late) { Poll::Pending } else { Poll::Ready(()) }
+                })
+                .await;
+            }
+            consumer.send("second", SOON).await.unwrap();
+        });
+    }
+    let mut answers = Vec::new();
+    for _ in 0..8 {
+        let stream = wire.expect(FrameType::Request).await.stream();
+        answers.extend(frame(Header::new(FrameType::Response, stream).flags(Flags::END), b""));
+    }
+    wire.write(&answers).await;
+    let second = wire.burst().await;
+    assert_eq!(second.iter().map(Frame::body).collect::<Vec<_>>(), [b"second"; 8]);
 }
