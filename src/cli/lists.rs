@@ -251,11 +251,14 @@ impl Table {
     fn text(&self) -> String {
         let width = |column: usize| self.rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
         let widths: Vec<usize> = (0..self.rows[0].len()).map(width).collect();
-        let is_number =
-            |text: &str| text.starts_with(|c: char| c == '<' || c.is_ascii_digit()) && !text.contains([':', '.', '-']);
+        // figures with a unit behind them, or grouped by commas
+        let is_number = |cell: &str| {
+            let begins = cell.starts_with(|c: char| c == '<' || c.is_ascii_digit());
+            begins && (cell.contains(' ') || cell.chars().all(|c| c == ',' || c.is_ascii_digit()))
+        };
         let right = |column: usize| {
             let mut cells = self.rows[1..].iter().map(|row| row[column].as_str()).filter(|cell| *cell != "-");
-            cells.all(|cell| is_number(cell) || cell.ends_with(['s', 'B', 'm', 'h', 'd']) && is_number(&cell[..1]))
+            cells.all(is_number)
         };
         let rights: Vec<bool> = (0..widths.len()).map(right).collect();
         let mut text = String::new();
@@ -282,6 +285,10 @@ mod tests {
         table.row(vec!["resize".into(), "1,234".into(), "1.25 ms".into()]);
         table.row(vec!["a".into(), "7".into(), "-".into()]);
         assert_eq!(table.text(), "CHANNEL  COUNT      P50\nresize   1,234  1.25 ms\na            7        -\n");
+        let mut table = Table::new(&["NAME", "AGE"]);
+        table.row(vec!["éclairs".into(), "3 s".into()]);
+        table.row(vec!["7d".into(), "10 m".into()]);
+        assert_eq!(table.text(), "NAME      AGE\néclairs   3 s\n7d       10 m\n");
     }
 
     #[test]
