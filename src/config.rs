@@ -18,7 +18,8 @@ mod units;
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use corelay::broker::ServerOptions;
+use corelay::broker::{BadOption, ServerOptions};
+use corelay::telemetry::AdminOptions;
 
 pub(crate) use error::{ConfigError, Origin};
 pub(crate) use units::{parse_duration, parse_size};
@@ -28,6 +29,8 @@ pub(crate) use units::{parse_duration, parse_size};
 pub(crate) struct Config {
     /// The broker.
     pub(crate) server: ServerOptions,
+    /// The admin endpoint.
+    pub(crate) admin: AdminOptions,
 }
 
 /// A setting's name: `section.key`, or `list.entry.key` for one of a list.
@@ -120,12 +123,13 @@ impl Loaded {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
-        self.config.server.validate().map_err(|bad| ConfigError::BadValue {
+        let told = |bad: BadOption| ConfigError::BadValue {
             origin: self.origins.get(&bad.key).cloned().unwrap_or(Origin::Default),
             key: bad.key,
             value: bad.value,
             expected: bad.expected,
-        })
+        };
+        self.config.server.validate().and_then(|()| self.config.admin.validate()).map_err(told)
     }
 
     /// The whole configuration in TOML, with where each setting that isn't at its default comes from.

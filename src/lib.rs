@@ -9,6 +9,7 @@
 //! | [`protocol`] | frames, encode and decode on slices, error codes | always |
 //! | `client` | `Consumer`, `Provider`, `ConsumerPool` for tokio programs | `client` |
 //! | `toolkit` | worker pool, event processor | `toolkit`; of it `worker_pool` in `client` too |
+//! | `telemetry` | the admin endpoint: health, metrics, a dashboard | `telemetry` |
 //! | `broker`, `Server` | the broker, embedded or run by `corelay serve` | `server` |
 
 pub mod base;
@@ -22,6 +23,8 @@ pub mod client;
 pub mod reactor;
 #[cfg(any(feature = "client", feature = "toolkit"))]
 pub mod toolkit;
+#[cfg(feature = "telemetry")]
+pub mod telemetry;
 
 #[cfg(feature = "server")]
 pub use broker::Server;

@@ -67,6 +67,7 @@ impl World {
             limits: Limits::default(),
             channels: vec![spread],
             copy_below: COPY_BELOW,
+            meters: 256,
         };
         let cores = (0..cores).map(|core| Core::new(Options { core, ..options.clone() }, now)).collect();
         World { cores, clients: Vec::new(), now, pool: Pool::default(), sent: Vec::new(), crossing: Vec::new() }

@@ -120,4 +120,43 @@ impl<T> Table<T> {
             .iter()
             .map(|(index, (generation, value))| (Key { index: index as u32, generation: *generation }, value))
     }
+
+    /// The keys and values in the `n` slots from `from` on, and the slot to go on from; `None` at the end. A walk in
+    /// such steps meets each value that stays in the table exactly once, whatever comes and goes meanwhile.
+    pub fn page(&self, from: u32, n: u32) -> (impl Iterator<Item = (Key, &T)>, Option<u32>) {
+        let all = self.slots.capacity().min(u32::MAX as usize) as u32;
+        let end = from.saturating_add(n).min(all);
+        let slots = (from..end).filter_map(|index| {
+            let (generation, value) = self.slots.get(index as usize)?;
+            Some((Key { index, generation: *generation }, value))
+        });
+        (slots, (end < all).then_some(end))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_walk_in_pages_meets_all_that_stays_once() {
+        let mut table = Table::new();
+        let keys: Vec<Key> = (0..100).map(|n| table.insert(n)).collect();
+        let (mut seen, mut from, mut steps) = (Vec::new(), Some(0), 0);
+        while let Some(at) = from {
+            let (page, next) = table.page(at, 7);
+            seen.extend(page.map(|(_, &n)| n));
+            from = next;
+            // one goes, one comes, before or behind
+            table.remove(keys[steps * 5 % 100]);
+            table.insert(1000 + steps);
+            steps += 1;
+        }
+        let stay = (0..100).filter(|n| table.get(keys[*n]).is_some());
+        for n in stay {
+            assert_eq!(seen.iter().filter(|&&met| met == n).count(), 1, "{n}");
+        }
+        assert_eq!(table.page(u32::MAX - 1, 7).1, None);
+        assert_eq!(Table::<u8>::new().page(0, 7).1, None);
+    }
 }

@@ -1,8 +1,9 @@
-//! What every room may use: identifiers, time, generation-tagged tables, byte pieces, the timer wheel and
-//! the limits. Nothing here does I/O.
+//! What every room may use: identifiers, time, generation-tagged tables, byte pieces, the timer wheel,
+//! histograms and the limits. Nothing here does I/O.
 
 pub mod buffer;
 pub mod channel;
+pub mod histogram;
 pub mod keys;
 pub mod limits;
 pub mod time;
@@ -10,5 +11,6 @@ pub mod wheel;
 
 pub use buffer::{Batch, Leases, Piece, Segment};
 pub use channel::ChannelId;
+pub use histogram::Histogram;
 pub use keys::{Key, Table};
 pub use time::Time;

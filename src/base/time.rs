@@ -42,6 +42,20 @@ impl Time {
         self.0 / 1_000_000
     }
 
+    /// The point so many milliseconds after this one.
+    #[must_use]
+    #[inline]
+    pub const fn after_millis(self, ms: u32) -> Time {
+        Time(self.0.saturating_add(ms as u64 * 1_000_000))
+    }
+
+    /// Nanoseconds from `earlier` to this point; 0 if it is later.
+    #[must_use]
+    #[inline]
+    pub const fn nanos_since(self, earlier: Time) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+
     /// Milliseconds from `earlier` to this point, rounded up; 0 if it is later.
     #[must_use]
     #[inline]

@@ -14,24 +14,33 @@ use super::server::ServerError;
 
 /// A bound, listening socket.
 #[derive(Debug)]
-pub(super) struct Listener {
-    pub socket: Socket,
+pub(crate) struct Listener {
+    pub(super) socket: Socket,
     /// As bound: with the port that was picked.
-    pub addr: ListenAddr,
+    pub(super) addr: ListenAddr,
 }
 
 impl Listener {
     /// Binds and listens; connections wait in the kernel until a core accepts.
-    pub(super) fn bind(addr: &ListenAddr) -> Result<Listener, ServerError> {
+    ///
+    /// # Errors
+    /// [`ServerError::Bind`], with what to do: `flag` is the one that sets the address.
+    pub(crate) fn bind(addr: &ListenAddr, flag: &str) -> Result<Listener, ServerError> {
         let bound = match addr {
             ListenAddr::Tcp(tcp) => bind_tcp(*tcp),
             ListenAddr::Unix(path) => bind_unix(path),
         };
-        bound.map_err(|source| ServerError::Bind { addr: addr.to_string(), hint: hint(&source, addr), source })
+        bound.map_err(|source| ServerError::Bind { addr: addr.to_string(), hint: hint(&source, addr, flag), source })
+    }
+
+    /// Where it listens, with the port that was picked.
+    #[cfg(feature = "telemetry")]
+    pub(crate) fn addr(&self) -> &ListenAddr {
+        &self.addr
     }
 
     /// One more descriptor of the socket, for one core to accept on.
-    pub(super) fn duplicate(&self) -> io::Result<OwnedFd> {
+    pub(crate) fn duplicate(&self) -> io::Result<OwnedFd> {
         self.socket.as_fd().try_clone_to_owned()
     }
 }
@@ -102,19 +111,24 @@ fn bind_unix(path: &Path) -> io::Result<Listener> {
     Ok(Listener { socket, addr: ListenAddr::Unix(path.to_owned()) })
 }
 
-fn hint(error: &io::Error, addr: &ListenAddr) -> &'static str {
+fn hint(error: &io::Error, addr: &ListenAddr, flag: &str) -> String {
     match (error.kind(), addr) {
         (io::ErrorKind::AddrInUse, ListenAddr::Tcp(_)) => {
-            "another process has the port: stop it (ss -ltnp shows it), or pick another with --listen; port 0 picks a free one"
+            format!(
+                "another process has the port: stop it (ss -ltnp shows it), or pick another with {flag}; port 0 picks \
+                 a free one"
+            )
         }
         (io::ErrorKind::AddrInUse, ListenAddr::Unix(_)) => {
-            "another process listens there: stop it, or pick another path with --listen"
+            format!("another process listens there: stop it, or pick another path with {flag}")
         }
-        (io::ErrorKind::AddrNotAvailable, _) => "no interface of this machine has the address (ip addr shows them)",
+        (io::ErrorKind::AddrNotAvailable, _) => {
+            "no interface of this machine has the address (ip addr shows them)".to_owned()
+        }
         (io::ErrorKind::PermissionDenied, _) => {
-            "ports below 1024 need CAP_NET_BIND_SERVICE, and a socket file a writable directory"
+            "ports below 1024 need CAP_NET_BIND_SERVICE, and a socket file a writable directory".to_owned()
         }
-        _ => "check the address given with --listen: host:port or unix:/path",
+        _ => format!("check the address given with {flag}: host:port or unix:/path"),
     }
 }
 

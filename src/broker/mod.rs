@@ -3,6 +3,7 @@
 mod admission;
 pub mod core;
 mod cpus;
+mod inspect;
 mod listener;
 mod machine;
 mod mesh;
@@ -10,5 +11,8 @@ pub mod options;
 mod server;
 mod shard;
 
+pub use self::inspect::{Inspector, ShardFigures, View};
+#[cfg(feature = "telemetry")]
+pub(crate) use self::listener::Listener;
 pub use self::options::*;
 pub use self::server::{Server, ServerError, Stopper};

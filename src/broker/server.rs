@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::admission::Admission;
 use super::core::{COPY_BELOW, Channel, Options};
 use super::cpus;
+use super::inspect::{Desk, Inspector};
 use super::listener::{Listener, SocketFiles};
 use super::machine;
 use super::mesh::Mesh;
@@ -28,7 +29,7 @@ pub enum ServerError {
         /// The address.
         addr: String,
         /// What to do.
-        hint: &'static str,
+        hint: String,
         /// What the kernel said.
         source: io::Error,
     },
@@ -70,7 +71,7 @@ pub struct Server {
     addrs: Vec<ListenAddr>,
     stopper: Stopper,
     threads: Vec<JoinHandle<Result<(), ServerError>>>,
-    io: Io,
+    inspector: Inspector,
 }
 
 impl Server {
@@ -96,18 +97,19 @@ impl Server {
         options.validate()?;
         let cpus = cpus::choose(&options.cores).map_err(ServerError::Cores)?;
         let options = machine::fit(options, cpus.len())?;
-        let listeners = options.listen.iter().map(Listener::bind).collect::<Result<Vec<_>, _>>()?;
+        let bind = |addr| Listener::bind(addr, "--listen");
+        let listeners = options.listen.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
         let files = Arc::new(SocketFiles::of(&listeners));
         let io = choose_io(&options)?;
         let control = Arc::new(Control::default());
         // each core accepts on a descriptor of its own; these ones go now, so that a drain closes the last
-        let (wakers, threads) = spawn(&options, io, &cpus, &listeners, &control)?;
-        let addrs = listeners.into_iter().map(|listener| listener.addr).collect();
-        if let Some(admin) = &options.admin {
-            warn!(%admin, "server.admin is set, but this version has no admin page: nothing listens there");
-        }
+        let desks: Arc<[Desk]> = cpus.iter().map(|_| Desk::new()).collect();
+        let (wakers, threads) = spawn(&options, io, &cpus, &listeners, &control, &desks)?;
+        let addrs: Vec<_> = listeners.into_iter().map(|listener| listener.addr).collect();
         info!(name = options.name, cores = cpus.len(), ?io, "started");
-        Ok(Server { addrs, stopper: Stopper { control, wakers, files }, threads, io })
+        let stopper = Stopper { control, wakers, files };
+        let inspector = Inspector::new(desks, stopper.clone(), options, &addrs, io, &cpus);
+        Ok(Server { addrs, stopper, threads, inspector })
     }
 
     /// The first TCP address it listens on, with the port that was picked.
@@ -132,7 +134,7 @@ impl Server {
     /// Which reactor runs it: [`Io::Uring`] or [`Io::Epoll`].
     #[must_use]
     pub fn io(&self) -> Io {
-        self.io
+        self.inspector.io()
     }
 
     /// Begins an orderly end and returns at once: listeners close, clients are told GOAWAY, what is in flight may
@@ -167,6 +169,12 @@ impl Server {
     #[must_use]
     pub fn stopper(&self) -> Stopper {
         self.stopper.clone()
+    }
+
+    /// Looks into the running broker, from any thread: what its figures are, who is connected.
+    #[must_use]
+    pub fn inspector(&self) -> Inspector {
+        self.inspector.clone()
     }
 
     fn join_threads(&mut self) -> Result<(), ServerError> {
@@ -212,6 +220,18 @@ impl Stopper {
         self.control.abort();
         self.wakers.iter().for_each(Waker::wake);
     }
+
+    /// Whether one of the two was called.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.control.is_stopping()
+    }
+
+    /// Ends the sleep of one core, if it sleeps.
+    pub(super) fn wake(&self, core: u16) {
+        if let Some(waker) = self.wakers.get(usize::from(core)) {
+            waker.wake();
+        }
+    }
 }
 
 /// Which reactor to use: tries io_uring where it is asked for or `auto`.
@@ -239,6 +259,7 @@ fn spawn(
     cpus: &[usize],
     listeners: &[Listener],
     control: &Arc<Control>,
+    desks: &Arc<[Desk]>,
 ) -> Result<Threads, ServerError> {
     let admission = Arc::new(Admission::new(&options.limits));
     let (server, secret) = (Uuid::new_v4(), random());
@@ -254,6 +275,7 @@ fn spawn(
             limits: options.limits.clone(),
             channels: options.channels.iter().map(channel).collect(),
             copy_below: COPY_BELOW,
+            meters: options.telemetry_channels,
         };
         let (waker_out, waker_in) = mpsc::channel();
         let (wakers_out, wakers_in) = mpsc::channel();
@@ -272,6 +294,7 @@ fn spawn(
             mesh,
             control: Arc::clone(control),
             admission: Arc::clone(&admission),
+            desks: Arc::clone(desks),
             waker: waker_out,
             wakers: wakers_in,
         };
@@ -322,6 +345,7 @@ struct Start {
     mesh: Mesh,
     control: Arc<Control>,
     admission: Arc<Admission>,
+    desks: Arc<[Desk]>,
     waker: mpsc::Sender<Waker>,
     wakers: mpsc::Receiver<Vec<Waker>>,
 }
@@ -357,10 +381,12 @@ impl Start {
         let Ok(wakers) = self.wakers.recv() else { return Ok(()) };
         self.mesh.set_wakers(&wakers);
         let control = Arc::clone(&self.control);
-        let mut shard = Shard::new(reactor, self.core_options, self.mesh, self.control, self.admission);
+        let desks = Arc::clone(&self.desks);
+        let mut shard = Shard::new(reactor, self.core_options, self.mesh, self.control, self.admission, self.desks);
         let listening = self.listeners.into_iter().enumerate();
         let mut tagged = listening.map(|(tag, listener)| (tag as u32, listener));
         let ended = tagged.try_for_each(|(tag, listener)| shard.listen(listener, tag)).and_then(|()| shard.run());
+        desks[usize::from(core)].close();
         ended.map_err(at(usize::from(core))).inspect_err(|error| {
             // the others would go on moving connections to a core that is gone
             error!(%error, "the broker ends");

@@ -16,6 +16,7 @@ use tracing::{debug, info, warn};
 
 use super::admission::Admission;
 use super::core::{Action, Core, Moved, Options, Output};
+use super::inspect::{Desk, Turns, View};
 use super::listener::Peer;
 use super::mesh::{Item, Mesh};
 use crate::base::{Key, Leases, Piece, Time};
@@ -50,6 +51,10 @@ impl Control {
         self.drained.fetch_add(1, Ordering::AcqRel);
     }
 
+    pub(super) fn is_stopping(&self) -> bool {
+        self.asked.load(Ordering::Acquire) > 0
+    }
+
     pub(super) fn abort(&self) {
         self.asked.fetch_max(Control::ABORT, Ordering::Release);
     }
@@ -62,6 +67,8 @@ pub(super) struct Shard<R: Reactor> {
     mesh: Mesh,
     control: Arc<Control>,
     admission: Arc<Admission>,
+    desks: Arc<[Desk]>,
+    turns: Turns,
     max_strangers: u32,
     /// Addresses of the connections here, where they are counted.
     ips: HashMap<u64, Option<IpAddr>>,
@@ -88,6 +95,7 @@ where
         mesh: Mesh,
         control: Arc<Control>,
         admission: Arc<Admission>,
+        desks: Arc<[Desk]>,
     ) -> Shard<R> {
         let now = sys::now();
         let max_strangers = options.limits.max_unauthenticated;
@@ -100,6 +108,8 @@ where
             mesh,
             control,
             admission,
+            desks,
+            turns: Turns::new(),
             max_strangers,
             ips,
             low,
@@ -130,6 +140,7 @@ where
             self.obey();
             self.output();
             self.end_turn();
+            self.answer();
             if self.all_drained() && !more {
                 return self.finish();
             }
@@ -151,10 +162,12 @@ where
 
     /// How long this turn may sleep.
     fn timeout(&mut self) -> Duration {
-        if self.paused || self.awaits_sends || self.core.has_backlog() {
+        let now = sys::now();
+        self.turns.ended(self.now, now);
+        if self.paused || self.awaits_sends || self.core.has_backlog() || self.desk().is_waiting() {
             return Duration::ZERO;
         }
-        let due = self.core.next_deadline().map_or(IDLE, |at| (at - sys::now()).min(IDLE));
+        let due = self.core.next_deadline().map_or(IDLE, |at| (at - now).min(IDLE));
         let due = if self.mesh.is_congested() { due.min(RETRY_RING) } else { due };
         if due > Duration::ZERO && !self.mesh.prepare_sleep() {
             return Duration::ZERO;
@@ -303,6 +316,19 @@ where
         self.strangers = strangers;
         let pool = self.reactor.pool();
         self.awaits_sends = self.core.end_turn(pool.free() < self.low, pool);
+    }
+
+    fn desk(&self) -> &Desk {
+        &self.desks[usize::from(self.core.number())]
+    }
+
+    /// Answers a question to this core, if there is one.
+    fn answer(&self) {
+        if self.desk().is_waiting() {
+            let pool = self.reactor.pool();
+            let view = View { core: &self.core, turns: &self.turns, buffers: (pool.capacity(), pool.free()) };
+            self.desk().answer(&view);
+        }
     }
 
     /// All connections have ended: waits until the reactor has let go of them.

@@ -35,6 +35,15 @@ Exit codes:
   130  interrupted (SIGINT); 143: SIGTERM; the request was cancelled at the broker
   141  whoever read the output has gone; the request was cancelled at the broker";
 
+/// The codes of what talks to the admin endpoint.
+pub(crate) const HELP_ADMIN: &str = "\
+Exit codes:
+    0  done
+    1  refused
+    2  bad usage
+    3  no connection to the admin endpoint
+    9  what it said was not understood";
+
 /// Why a command ends with something other than 0.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Failure {

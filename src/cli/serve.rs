@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::thread;
 
 use corelay::broker::{Server, Stopper};
+use corelay::telemetry::Bound;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tracing::{info, warn};
@@ -20,9 +21,12 @@ pub(crate) struct Args {
     /// [default: 127.0.0.1:9090]
     #[arg(long, value_name = "ADDR")]
     listen: Vec<String>,
-    /// Where to serve the admin page (health, metrics): host:port [default: off]
+    /// Where to serve the admin endpoint (dashboard, metrics, health): host:port or unix:/path, or off [default: off]
     #[arg(long, value_name = "ADDR")]
     admin: Option<String>,
+    /// Serve the admin endpoint to other machines too, without encryption or a check of who asks
+    #[arg(long)]
+    admin_insecure: bool,
     /// How many cores run the broker, or which: 4, or 0-3,6 [default: all that this process may use]
     #[arg(long, value_name = "N|LIST")]
     cores: Option<String>,
@@ -55,6 +59,7 @@ one ends at once.
 
 Examples:
   corelay serve
+  corelay serve --admin 127.0.0.1:9091
   corelay serve --listen 0.0.0.0:9090 --listen unix:/run/corelay.sock --cores 4
   CORELAY_LIMITS_KEEPALIVE=5s corelay serve --config corelay.toml --check-config
 
@@ -73,7 +78,8 @@ impl Args {
         let one = |value: Option<String>| value.map(|value| vec![value]);
         let flags = [
             ("--listen", "server.listen", (!self.listen.is_empty()).then_some(self.listen)),
-            ("--admin", "server.admin", one(self.admin)),
+            ("--admin", "admin.listen", one(self.admin)),
+            ("--admin-insecure", "admin.insecure", self.admin_insecure.then(|| vec!["true".into()])),
             ("--cores", "server.cores", one(self.cores)),
             ("--io", "server.io", one(self.io)),
             ("--spin-us", "server.spin_us", one(self.spin_us)),
@@ -107,10 +113,15 @@ fn serve(config: Config) -> Result<(), Failure> {
     let signals = Signals::new([SIGINT, SIGTERM]);
     let signals = signals.map_err(|error| Failure::new(FAILED, format!("cannot listen for signals: {error}")))?;
     let failed = |error: corelay::broker::ServerError| Failure::new(FAILED, error.to_string());
+    // an address in use is told before anything starts
+    let admin = Bound::new(&config.admin).map_err(|error| Failure::new(FAILED, error.to_string()))?;
     let server = Server::start(config.server).map_err(failed)?;
+    let admin = admin.map(|admin| admin.serve(server.inspector())).transpose();
+    let admin = admin.map_err(|error| Failure::new(FAILED, error.to_string()))?;
     let addrs = server.addrs().iter().map(|addr| format!("listening on {addr}\n"));
     // a supervisor that closed our stdout still wants its broker
-    if let Err(failure) = print(&addrs.collect::<String>()) {
+    let admin_addr = admin.iter().map(|admin| format!("admin on {}\n", admin.addr()));
+    if let Err(failure) = print(&addrs.chain(admin_addr).collect::<String>()) {
         warn!(text = failure.text, "stdout is closed");
     }
     let stopper = server.stopper();

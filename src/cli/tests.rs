@@ -13,7 +13,22 @@ fn help_is_as_it_was_reviewed() {
     let mut command = Cli::command().term_width(110);
     command.build();
     insta::assert_snapshot!("help", command.render_long_help());
-    for name in ["serve", "request", "publish", "reply", "ping", "demo"] {
+    for name in [
+        "serve",
+        "request",
+        "publish",
+        "reply",
+        "ping",
+        "top",
+        "channels",
+        "connections",
+        "latency",
+        "check",
+        "drain",
+        "demo",
+        "completions",
+        "man",
+    ] {
         let sub = command.find_subcommand_mut(name).expect("a subcommand");
         insta::assert_snapshot!(format!("help_{name}"), sub.render_long_help());
     }
@@ -34,6 +49,13 @@ fn what_cannot_be_used_is_refused() {
         "reply orders --echo --concurrency 0",
         "ping --interval 50ms",
         "ping --count 0",
+        "top --interval 10ms",
+        "channels --limit 0",
+        "connections --role admin",
+        "latency --json --hgrm",
+        "check --warning 5",
+        "drain",
+        "completions csh",
         "demo file --size 1MiB",
         "demo --size 1MB",
         "demo --io select",
@@ -54,9 +76,24 @@ fn what_can_be_used_is_read() {
         "reply orders --exec cat --concurrency 3 --log debug",
         "--log warn ping --count 3 --interval 1s",
         "demo --size 10MiB --requests 5 --io epoll --cores 2",
+        "channels --admin unix:/run/admin --channel orders --offset 10 --json",
+        "connections --role provider --limit 1",
+        "latency --hgrm --channel orders",
+        "check --channel orders --warning 10ms --critical 1s --admin 127.0.0.1:9091",
+        "drain --admin 127.0.0.1:9091",
+        "completions bash",
+        "man --dir /tmp",
         "demo file",
     ] {
         let arguments = ["corelay"].into_iter().chain(line.split_whitespace());
         assert!(Cli::try_parse_from(arguments).is_ok(), "{line}");
     }
+}
+
+#[test]
+fn the_subcommand_is_found_in_what_cannot_be_parsed() {
+    let found = |line: &str| subcommand(line.split_whitespace().map(str::to_owned));
+    assert_eq!(found("--log warn check --warning x"), Some("check".into()));
+    assert_eq!(found("request check --timeout x"), Some("request".into()));
+    assert_eq!(found("--version"), None);
 }

@@ -23,7 +23,6 @@ const fn setting(section: &'static str, key: &'static str, slot: fn(&mut Config)
 /// The settings of plain sections, in the order they are shown.
 pub(crate) static SETTINGS: &[Setting] = &[
     setting("server", "listen", |c| Slot::Addrs(&mut c.server.listen)),
-    setting("server", "admin", |c| Slot::MaybeAddr(&mut c.server.admin)),
     setting("server", "name", |c| Slot::Text(&mut c.server.name)),
     setting("server", "cores", |c| Slot::Cores(&mut c.server.cores)),
     setting("server", "pin", |c| Slot::Switch(&mut c.server.pin)),
@@ -48,6 +47,9 @@ pub(crate) static SETTINGS: &[Setting] = &[
     setting("limits", "connection_buffer", |c| Slot::Size(&mut c.server.limits.connection_buffer)),
     setting("limits", "core_buffer", |c| Slot::Size(&mut c.server.limits.core_buffer)),
     setting("limits", "drain_timeout", |c| Slot::Time(&mut c.server.limits.drain_timeout)),
+    setting("admin", "listen", |c| Slot::MaybeAddr(&mut c.admin.listen)),
+    setting("admin", "insecure", |c| Slot::Switch(&mut c.admin.insecure)),
+    setting("telemetry", "channels", |c| Slot::Count(&mut c.server.telemetry_channels)),
     setting("io", "buffers", |c| Slot::Count(&mut c.server.buffers)),
     setting("io", "buffer_size", |c| Slot::Size(&mut c.server.buffer_size)),
     setting("io", "ring_entries", |c| Slot::Count32(&mut c.server.ring_entries)),

@@ -8,7 +8,8 @@ use super::*;
 fn other(name: &str) -> &'static str {
     match name {
         "server.listen" => "127.0.0.1:7,unix:/run/a.sock",
-        "server.admin" => "127.0.0.1:8",
+        "admin.listen" => "127.0.0.1:8",
+        "admin.insecure" => "true",
         "server.name" => "other \"name\"",
         "server.cores" => "0,2",
         "server.pin" => "false",

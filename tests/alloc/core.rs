@@ -40,7 +40,7 @@ fn one_way() {
 
 #[test]
 fn to_another_core() {
-    let load = Load { cores: 2, providers: 1, ..Load::small(16, 64) };
+    let load = Load { cores: 2, providers: 1, ..Load::small(4, 32) };
     let mut requests = Requests::new(load);
     requests.round();
     assert!(requests.world.passed_on() > 0, "all requests stayed on their core");

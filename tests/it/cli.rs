@@ -6,8 +6,10 @@
 //! | `serve` | the broker's start, configuration and end |
 //! | `request` | the sending side, and its exit codes |
 //! | `exec` | providers that run a command for each request |
+//! | `admin` | what looks at a running broker: lists, check, drain, top |
 //! | `tools` | ping and demo |
 
+mod admin;
 mod exec;
 mod request;
 pub mod run;

@@ -3,6 +3,7 @@
 
 #![allow(unreachable_pub)] // one binary: what its modules share is public to each other
 
+mod admin;
 mod broker;
 mod cli;
 #[path = "../../benches/common/mod.rs"]

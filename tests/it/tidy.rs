@@ -15,7 +15,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("src/toolkit/testing", &[]),
     ("src/reactor", &["base"]),
     ("src/broker", &["base", "protocol", "reactor"]),
-    ("src/config", &["base", "broker"]),
+    ("src/telemetry", &["base", "protocol", "broker"]),
+    ("src/config", &["base", "broker", "telemetry"]),
 ];
 
 /// Part of the toolkit, and the other parts it may import: mostly none, so that each can be used alone.

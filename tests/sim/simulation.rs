@@ -79,6 +79,7 @@ impl Run {
             limits: limits.clone(),
             channels: of_their_own,
             copy_below: rng.pick(&[1, 40, 2048]),
+            meters: 1,
         };
         let smallest = options.channels.iter().filter_map(|channel| channel.window).min().unwrap_or(limits.window);
         let smallest = smallest.min(limits.window) as usize;

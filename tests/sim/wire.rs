@@ -242,6 +242,7 @@ impl World {
             limits,
             channels,
             copy_below: 64,
+            meters: 8,
         };
         let weather = WEATHER.with_borrow(|weather| *weather);
         let seed = if let Weather::Random(seed) = weather { seed } else { 0 };
@@ -347,6 +348,13 @@ impl World {
             _ => None,
         };
         reports.filter_map(report).collect()
+    }
+
+    /// What was timed on all cores and channels.
+    pub(crate) fn timed(&self) -> corelay::broker::core::Meter {
+        let mut sum = corelay::broker::core::Meter::default();
+        self.inner.borrow().shards.iter().for_each(|shard| sum.add(&shard.core.meters_sum_from(0).0));
+        sum
     }
 
     pub(crate) fn counters(&self) -> corelay::broker::core::Counters {

@@ -509,6 +509,18 @@ impl World {
             assert!(shard.core.is_empty(), "core {index} is not empty at the end: {:#?}", shard.core.snapshot());
             assert_eq!(shard.pool.leased(), 0, "core {index}: leases that never came home");
         }
+        self.check_outcomes();
+    }
+
+    /// Asserts that each request was counted once, and one outcome of it, however many cores it crossed.
+    fn check_outcomes(&self) {
+        let all = || self.shards.iter().map(|shard| shard.core.counters());
+        let requests: u64 = all().map(|counters| counters.requests).sum();
+        let outcomes = all().map(|counters| {
+            let answered = counters.answered + counters.oneway_answered;
+            answered + counters.failed.iter().sum::<u64>() + counters.consumer_lost
+        });
+        assert_eq!(outcomes.sum::<u64>(), requests, "outcomes counted, and requests");
     }
 
     /// The clock goes on.

@@ -14,7 +14,7 @@ pub const REQUEST_STATE: usize = 1024;
 /// What a stream id takes that is held by a request already ended (§3), in bytes: an entry of a hash map at the
 /// least load.
 pub const STREAM_ID_STATE: usize = 32;
-/// A thread's stack as far as it is ever touched, its rings and its histograms, in bytes.
+/// A thread's stack as far as it is ever touched, and its rings, in bytes.
 const CORE_STATE: usize = 4 << 20;
 /// The program, its allocator's slack and its admin thread, in bytes.
 const PROCESS: usize = 32 << 20;
@@ -28,6 +28,8 @@ pub struct Layout {
     pub cores: usize,
     /// Receive buffers of each core, in bytes.
     pub receive_pool: usize,
+    /// Histograms of each core's channels, in bytes.
+    pub histograms: usize,
 }
 
 /// Whether a term comes once for each core, or once for the broker.
@@ -56,7 +58,7 @@ pub struct Term {
 ///
 /// ```
 /// use corelay::base::limits::{Layout, Limits};
-/// let worst = Limits::default().worst_case(Layout { cores: 2, receive_pool: 16 << 20 });
+/// let worst = Limits::default().worst_case(Layout { cores: 2, receive_pool: 16 << 20, histograms: 3 << 20 });
 /// println!("{worst}");
 /// assert!(worst.total() < 2 << 30);
 /// ```
@@ -80,7 +82,9 @@ impl Limits {
             line("receive buffers", "io.buffers x io.buffer_size", Share::Core, layout.receive_pool),
             // bodies, header blocks, staged output (connection_buffer is inside it), open requests: all accounted
             line("requests under way", "limits.core_buffer", Share::Core, self.core_buffer),
-            // stack, rings, histograms
+            // what each channel's requests took
+            line("histograms", "telemetry.channels", Share::Core, layout.histograms),
+            // stack, rings
             line("thread and rings", "fixed", Share::Core, CORE_STATE),
             // one ring towards each other core
             line("mesh", "cores - 1 rings", Share::Core, layout.cores.saturating_sub(1).saturating_mul(MESH_RING)),

@@ -51,6 +51,8 @@ pub(super) struct Channel {
     pub remotes: Vec<Remote>,
     /// Capacity or use changed since the other cores were told.
     pub has_news: bool,
+    /// Index of its meter, once a request has come.
+    pub meter: u32,
     /// Capacity and use as the other cores were told last.
     pub told: (u32, u32),
     pub queued: u32,
@@ -99,6 +101,7 @@ impl Channel {
             in_use: 0,
             remotes: vec![Remote::default(); remotes],
             has_news: false,
+            meter: super::meter::NO_METER,
             told: (0, 0),
             queued: 0,
             queued_bytes: 0,

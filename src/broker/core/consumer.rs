@@ -1,7 +1,5 @@
 //! Frames from whoever opens streams: consumers, and links in from other cores.
 
-use std::time::Duration;
-
 use super::Core;
 use super::conn::{Conn, Side};
 use super::flow::{Body, Dir, Flow};
@@ -35,7 +33,6 @@ impl Core {
         let (id, block) = head.split_first_chunk::<REQUEST_ID_LEN>().expect("the head was gathered whole");
         check_block(block)?;
         let opening = Opening { id: *id, block, channel: conn.channel, origin: key.index(), hops: 0 };
-        self.counters.requests += 1;
         self.open_request(key, header, &opening)
     }
 
@@ -46,12 +43,14 @@ impl Core {
         if conn.opened.get(stream).is_some() {
             return Err(Violation::protocol(format!("REQUEST on stream {stream}, which is in use")));
         }
+        self.note_request(opening.channel, opening.hops);
+        let conn = self.conns.get(key).expect("as above");
         if let Some((code, why)) = self.refusal(conn) {
             return self.refuse_request(key, header, opening, code, why);
         }
         let request = self.new_request(key, header, opening);
         let deadline = request.deadline;
-        self.held += request.fixed;
+        self.held += request.fixed as usize;
         self.channels[opening.channel as usize].requests += 1;
         let request = self.requests.insert(request);
         let timer = self.wheel.insert(deadline, super::timers::request_token(request));
@@ -89,6 +88,7 @@ impl Core {
         code: Code,
         why: &str,
     ) -> Result<(), Violation> {
+        self.note_failed(opening.channel, opening.hops, code);
         let window = self.channels[opening.channel as usize].window;
         let max_streams = self.options.limits.max_streams;
         let conn = self.conns.get_mut(key).expect("looked up by the caller");
@@ -98,23 +98,19 @@ impl Core {
         if conn.opened.refused() > max_streams && conn.side == Side::Consumer {
             return Err(Violation::new(Code::Flood, format!("{max_streams} refused requests were not ended")));
         }
-        self.counters.failed[usize::from(code.to_wire())] += 1;
         self.stage_error(key, header.stream, code, Flags::NONE, why);
         Ok(())
     }
 
     fn new_request(&self, key: Key, header: &Header, opening: &Opening<'_>) -> Request {
-        let limits = &self.options.limits;
-        let timeout = match header.arg {
-            0 => limits.default_timeout,
-            ms => Duration::from_millis(u64::from(ms)).min(limits.max_timeout),
-        };
+        let timeout = self.timeouts.of(header.arg);
         let conn = self.conns.get(key).expect("looked up by the caller");
         let head = (!opening.block.is_empty()).then(|| Box::from(opening.block));
         // a link's sender keeps the body for a second attempt itself
         let keeps = header.flags.has(Flags::RETRY) && conn.side == Side::Consumer;
         let replay = keeps.then(|| Box::new(Replay { head: head.clone(), body: Vec::new() }));
         let granted = self.channels[opening.channel as usize].window;
+        let arrived = conn.rx.head_since.unwrap_or(self.now);
         Request {
             id: opening.id,
             channel: opening.channel,
@@ -125,7 +121,8 @@ impl Core {
             handed: false,
             ending_there: None,
             answering: false,
-            deadline: conn.rx.head_since.unwrap_or(self.now) + timeout,
+            deadline: arrived.after_millis(timeout),
+            timeout,
             timer: None,
             up: Flow { granted, begun: true, head, ..Flow::default() },
             down: Flow { credit: conn.window, ..Flow::default() },
@@ -133,7 +130,8 @@ impl Core {
             place: None,
             origin: opening.origin,
             hops: opening.hops,
-            fixed: REQUEST_STATE + opening.block.len(),
+            // a header block is at most 16 KiB
+            fixed: (REQUEST_STATE + opening.block.len()) as u32,
         }
     }
 

@@ -27,12 +27,14 @@ impl Core {
     pub(super) fn end(&mut self, request: Key, ending: Ending<'_>) {
         let state = self.requests.get(request).expect("looked up by the caller");
         let started = Flags::STARTED.only_if(ending.started.unwrap_or(state.is_started()));
-        let consumer = state.consumer;
+        let (consumer, channel, hops) = (state.consumer, state.channel, state.hops);
+        if consumer.is_some() {
+            self.note_failed(channel, hops, ending.code);
+        }
         self.close_stream(request);
         self.release(request, ending.to_provider);
         match consumer {
             Some((consumer, stream)) => {
-                self.counters.failed[usize::from(ending.code.to_wire())] += 1;
                 self.stage_error(consumer, stream, ending.code, started, ending.text);
                 self.close_if_finished(consumer);
             }
@@ -49,7 +51,7 @@ impl Core {
     /// The answer is staged whole.
     pub(super) fn answered(&mut self, request: Key) {
         let consumer = self.requests.get(request).expect("looked up by the caller").consumer;
-        self.counters.answered += 1;
+        self.note_answered(request);
         self.close_stream(request);
         self.release(request, None);
         if let Some((consumer, _)) = consumer {
@@ -61,7 +63,7 @@ impl Core {
     pub(super) fn answer_oneway(&mut self, request: Key) {
         let state = self.requests.get_mut(request).expect("looked up by the caller");
         let Some((consumer, stream)) = state.consumer else { return };
-        self.counters.oneway_answered += 1;
+        self.note_answered(request);
         self.close_stream(request);
         self.requests.get_mut(request).expect("as above").consumer = None;
         let frame = Header::new(FrameType::Response, stream).flags(Flags::END).encode();

@@ -170,6 +170,7 @@ impl Core {
         // a spread channel is configured: it stays, with what it has dealt
         if state.is_unused() && !state.spread {
             let state = self.channels.remove(index as usize);
+            self.meters.leave(&state);
             self.channel_of.remove(&state.id);
         }
     }

@@ -21,6 +21,7 @@
 //! | `request`, `ending` | a request's states, and every way it can end |
 //! | `link` | other cores, as one more kind of connection |
 //! | `timers`, `drain`, `memory` | silence, shutting down, accounted memory |
+//! | `counters`, `meter`, `snapshot` | nothing: what happened, how long it took, how things stand |
 //!
 //! Invariants, asserted: a request is in the table until its terminal frame is staged and no longer; the targets
 //! of a request in the table are connections in the table; a provider's `in_use` is the number of its counted ids.
@@ -37,6 +38,7 @@ mod flow;
 mod handshake;
 mod link;
 mod memory;
+mod meter;
 mod options;
 mod outbox;
 mod output;
@@ -56,6 +58,8 @@ use slab::Slab;
 use self::channel::Channel as ChannelState;
 use self::conn::{Conn, Phase, Side};
 use self::flow::Body;
+use self::meter::Meters;
+use self::options::Timeouts;
 use self::outbox::Spare;
 use self::request::Request;
 use self::rx::{Found, Violation, check_header};
@@ -65,8 +69,9 @@ use crate::protocol::{Code, FrameType, MAX_HANDSHAKE_FRAME};
 
 pub use self::counters::Counters;
 pub use self::link::LinkKind;
+pub use self::meter::Meter;
 pub use self::options::{COPY_BELOW, Channel, Options};
-pub use self::snapshot::{ChannelSnapshot, ConnSnapshot, Snapshot};
+pub use self::snapshot::{ChannelSnapshot, ConnSnapshot, Figures, PAGE, Page, Snapshot};
 
 /// What the shard is to do with its reactor.
 #[derive(Debug, PartialEq, Eq)]
@@ -154,6 +159,8 @@ pub struct Core {
     turn: u64,
     rng: u64,
     counters: Counters,
+    meters: Meters,
+    timeouts: Timeouts,
     /// What is read now was sent before WELCOME could be.
     early: bool,
     /// A head that came in parts, while it is looked at.
@@ -193,6 +200,8 @@ impl Core {
             turn: 0,
             rng: options.seed | 1,
             counters: Counters::default(),
+            meters: Meters::new(options.meters),
+            timeouts: Timeouts::new(&options.limits),
             early: false,
             scratch: Vec::new(),
             options,

@@ -1,5 +1,7 @@
 //! What one core's broker is told at its start.
 
+use std::time::Duration;
+
 use uuid::Uuid;
 
 use crate::base::ChannelId;
@@ -24,6 +26,28 @@ pub struct Options {
     pub channels: Vec<Channel>,
     /// Bodies shorter than this are copied, longer ones passed on by reference, in bytes.
     pub copy_below: usize,
+    /// Channels that get a [`Meter`](super::Meter) of their own.
+    pub meters: usize,
+}
+
+/// The limits on a request's timeout, as its frame states it: in milliseconds, rounded up.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Timeouts {
+    default: u32,
+    max: u32,
+}
+
+impl Timeouts {
+    pub(super) fn new(limits: &Limits) -> Timeouts {
+        let millis = |time: Duration| u32::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(u32::MAX);
+        Timeouts { default: millis(limits.default_timeout), max: millis(limits.max_timeout) }
+    }
+
+    /// How long a request may take that states `arg`.
+    #[inline]
+    pub(super) fn of(self, arg: u32) -> u32 {
+        if arg == 0 { self.default } else { arg.min(self.max) }
+    }
 }
 
 /// What one channel has of its own.

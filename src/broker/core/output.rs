@@ -127,9 +127,10 @@ impl Core {
     ) {
         let request = self.requests.get_mut(key).expect("looked up by the caller");
         let conn = self.conns.get_mut(target).expect("a request's target is connected");
-        let channel = &self.channels[request.channel as usize];
+        let channel = &mut self.channels[request.channel as usize];
         let (id, flags, hops, origin) = (request.id, request.flags, request.hops, request.origin);
         let left = request.deadline.millis_since(self.now);
+        let waited = (!request.handed).then(|| request.age(self.now));
         let flow = request.flow(dir);
         let end = Flags::END.only_if(last);
         if flow.opened {
@@ -157,6 +158,7 @@ impl Core {
                         conn.out.stage(&mut self.spare, [&header, &link_head, &id, &head]);
                         conn.out.stage(&mut self.spare, [copied, &[], &[], &[]]);
                     } else {
+                        waited.into_iter().for_each(|nanos| self.meters.of(channel).queue_wait.record(nanos));
                         let header = header.length(length + id.len() as u32).encode();
                         conn.out.stage(&mut self.spare, [&header, &id, &head, copied]);
                     }

@@ -31,9 +31,10 @@ impl Core {
             state.down.begun = is_link || !state.is_oneway();
             if !head.is_empty() {
                 state.down.head = Some(Box::from(head));
-                state.fixed += head.len();
+                state.fixed += head.len() as u32;
                 self.held += head.len();
             }
+            self.note_first_byte(request);
             self.drop_replay(request);
         }
         Ok(())

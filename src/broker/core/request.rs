@@ -41,6 +41,8 @@ pub(super) struct Request {
     /// RESPONSE has come: there is no second attempt.
     pub answering: bool,
     pub deadline: Time,
+    /// How long before that its REQUEST began to come, in milliseconds.
+    pub timeout: u32,
     pub timer: Option<Timer>,
     /// Consumer to provider.
     pub up: Flow,
@@ -55,7 +57,7 @@ pub(super) struct Request {
     /// How many links it has crossed.
     pub hops: u8,
     /// What it takes besides its body, in bytes: its state and its header blocks.
-    pub fixed: usize,
+    pub fixed: u32,
 }
 
 /// What a second attempt starts from.
@@ -92,6 +94,12 @@ impl Request {
         }
     }
 
+    /// Nanoseconds since its REQUEST began to come.
+    #[inline]
+    pub(super) fn age(&self, now: Time) -> u64 {
+        (now.as_nanos() + u64::from(self.timeout) * 1_000_000).saturating_sub(self.deadline.as_nanos())
+    }
+
     pub(super) fn is_oneway(&self) -> bool {
         self.flags.has(Flags::ONEWAY)
     }
@@ -103,12 +111,13 @@ impl Request {
 
     /// Bytes of memory held for it: what `core_buffer` counts.
     pub(super) fn heap(&self) -> usize {
-        self.fixed
+        self.fixed as usize
             + self.up.queue.heap()
             + self.down.queue.heap()
             + self.replay.as_ref().map_or(0, |replay| replay.body.capacity())
     }
 }
 
-// a request is touched half a dozen times on its way, with thousands of others in between
-const _: () = assert!(size_of::<Request>() <= 304);
+// a request is touched half a dozen times on its way, with thousands of others in between; and above 256 bytes the C
+// library's copy takes a loop, which cost 70 instructions a request
+const _: () = assert!(size_of::<Request>() <= 256);

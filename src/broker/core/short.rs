@@ -4,8 +4,6 @@
 //! has room, for a consumer that has room. For these each table is looked at once. What is special in any way finds
 //! `false` here, with nothing changed (but a number drawn), and goes the long way.
 
-use std::time::Duration;
-
 use super::Core;
 use super::conn::Side;
 use super::flow::Flow;
@@ -30,10 +28,7 @@ impl Core {
             return false;
         }
         let (room, max_streams) = (limits.connection_buffer, limits.max_streams);
-        let timeout = match header.arg {
-            0 => limits.default_timeout,
-            ms => Duration::from_millis(u64::from(ms)).min(limits.max_timeout),
-        };
+        let timeout = self.timeouts.of(header.arg);
         let Some(consumer) = self.conns.get(key) else { return false };
         let (channel, window, stream) = (consumer.channel, consumer.window, header.stream);
         let free = consumer.opened.get(stream).is_none() && consumer.opened.open() < max_streams;
@@ -48,7 +43,7 @@ impl Core {
             return false;
         }
         let slot = target.assigned.vacant_key();
-        let deadline = self.now + timeout;
+        let deadline = self.now.after_millis(timeout);
         let left = deadline.millis_since(self.now).max(1) as u32;
         let out = Header::new(FrameType::Request, slot as u32 + 1).length(header.length).flags(Flags::END).arg(left);
         target.out.stage_small(&mut self.spare, out.encode(), id, body);
@@ -64,6 +59,7 @@ impl Core {
             ending_there: None,
             answering: false,
             deadline,
+            timeout,
             timer: None,
             up: sent,
             down: Flow { granted, credit: window, ..Flow::default() },
@@ -71,7 +67,7 @@ impl Core {
             place: None,
             origin: key.index(),
             hops: 0,
-            fixed: REQUEST_STATE,
+            fixed: REQUEST_STATE as u32,
         });
         target.tenancies = target.tenancies.wrapping_add(1);
         let tenancy = target.tenancies;
@@ -91,6 +87,7 @@ impl Core {
         let state = &mut self.channels[channel as usize];
         state.requests += 1;
         state.in_use += 1;
+        self.meters.of(state).short_request();
         self.held += REQUEST_STATE;
         self.counters.requests += 1;
         true
@@ -133,7 +130,8 @@ impl Core {
         if let Some(timer) = state.timer {
             self.wheel.cancel(timer);
         }
-        self.held -= state.fixed;
+        self.held -= state.fixed as usize;
+        let age = state.age(self.now);
         self.counters.answered += 1;
         let provider = self.conns.get_mut(key).expect("looked up above");
         provider.assigned.remove(slot);
@@ -145,6 +143,7 @@ impl Core {
         let state = &mut self.channels[channel as usize];
         state.requests -= 1;
         state.in_use -= 1;
+        self.meters.of(state).short_response(age);
         if state.queued > 0 {
             self.serve_queue(channel);
         }

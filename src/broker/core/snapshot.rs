@@ -1,23 +1,54 @@
 //! What a core looks like right now: for people, and for the simulation's checks.
+//!
+//! The long lists come in pages of [`PAGE`] slots, so that a look at them takes no turn for long: some 20 us.
 
-use super::conn::{Phase, Side};
+use std::time::Duration;
+
+use super::conn::{Conn, Phase, Side};
 use super::flow::Dir;
-use super::{Core, conn::Info};
-use crate::base::ChannelId;
+use super::{Core, Counters, Meter, conn::Info};
+use crate::base::{ChannelId, Key};
+
+/// Slots of a table that one page covers.
+pub const PAGE: u32 = 128;
+/// Meters of one page: each is 12 KiB to be copied.
+const METERS_PAGE: usize = 16;
+/// Meters added up at once: 400 KiB to be read.
+const METERS_SUM: usize = 32;
+
+/// A part of a long list, and where the next one begins; `None` at the end. What comes and goes between two pages may
+/// be in or not; all else is there once.
+#[derive(Clone, Debug, Default)]
+pub struct Page<T> {
+    /// The entries.
+    pub items: Vec<T>,
+    /// What to ask for next.
+    pub next: Option<u32>,
+}
 
 /// A connection, for people.
 #[derive(Clone, Debug)]
 pub struct ConnSnapshot {
+    /// Its name in this core's table: no other connection on this core has had it.
+    pub id: Key,
     /// Who it is.
     pub info: Info,
     /// `consumer`, `provider` or `handshake`.
     pub role: &'static str,
+    /// `handshake`, `open`, `draining` (one side said GOAWAY) or `closing`.
+    pub state: &'static str,
     /// Its channel, once known.
     pub channel: Option<ChannelId>,
     /// Requests in progress on it.
     pub in_flight: u32,
+    /// A provider's bound on them.
+    pub max_concurrent: u32,
     /// Bytes staged for it.
     pub pending: usize,
+    /// Since it was accepted (once closing: since then).
+    pub age: Duration,
+    /// Since something was received from it.
+    pub idle: Duration,
 }
 
 /// A channel, for people.
@@ -35,6 +66,27 @@ pub struct ChannelSnapshot {
     pub in_use: u32,
     /// Requests that wait.
     pub queued: u32,
+    /// Body bytes of those that wait.
+    pub queued_bytes: usize,
+    /// Its connections may be on several cores.
+    pub spread: bool,
+}
+
+/// The figures of one core.
+#[derive(Clone, Debug, Default)]
+pub struct Figures {
+    /// What happened.
+    pub counters: Counters,
+    /// Connections.
+    pub connections: usize,
+    /// Those of them in their handshake.
+    pub handshakes: u32,
+    /// Channels somebody is on.
+    pub channels: usize,
+    /// Requests of consumers here that have not ended.
+    pub in_flight: usize,
+    /// Bytes held in heap memory, of `core_buffer`.
+    pub held: usize,
 }
 
 /// A core's state, for people.
@@ -51,32 +103,108 @@ pub struct Snapshot {
 }
 
 impl Core {
-    /// What it looks like right now.
+    /// What it looks like right now, whole.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        let connections = self.conns.iter().filter(|(_, conn)| !conn.side.is_link()).map(|(_, conn)| ConnSnapshot {
+        Snapshot {
+            connections: self.connections_page(0, u32::MAX).items,
+            channels: self.channels_page(0, u32::MAX).items,
+            requests: self.requests.len(),
+            held: self.held,
+        }
+    }
+
+    /// The connections in some slots from this one on.
+    #[must_use]
+    pub fn connections_from(&self, slot: u32) -> Page<ConnSnapshot> {
+        self.connections_page(slot, PAGE)
+    }
+
+    fn connections_page(&self, from: u32, n: u32) -> Page<ConnSnapshot> {
+        let (slots, next) = self.conns.page(from, n);
+        let sockets = slots.filter(|(_, conn)| !conn.side.is_link());
+        Page { items: sockets.map(|(key, conn)| self.conn_snapshot(key, conn)).collect(), next }
+    }
+
+    fn conn_snapshot(&self, id: Key, conn: &Conn) -> ConnSnapshot {
+        ConnSnapshot {
+            id,
             info: (*conn.info).clone(),
             role: match conn.side {
                 Side::Consumer => "consumer",
                 Side::Provider => "provider",
                 _ => "handshake",
             },
+            state: match conn.phase {
+                Phase::Hello => "handshake",
+                Phase::Open if conn.goes || conn.peer_goes => "draining",
+                Phase::Open => "open",
+                Phase::Closing | Phase::Lingering => "closing",
+            },
             channel: self.channels.get(conn.channel as usize).map(|channel| channel.id),
             in_flight: conn.opened.active() + conn.in_use,
+            max_concurrent: conn.max_concurrent,
             pending: conn.out.pending(),
-        });
-        let channels = self.channels.iter().map(|(_, channel)| ChannelSnapshot {
+            age: self.now - conn.since,
+            idle: self.now - conn.last_received,
+        }
+    }
+
+    /// The channels in some slots from this one on.
+    #[must_use]
+    pub fn channels_from(&self, slot: u32) -> Page<ChannelSnapshot> {
+        self.channels_page(slot, PAGE)
+    }
+
+    fn channels_page(&self, from: u32, n: u32) -> Page<ChannelSnapshot> {
+        let all = self.channels.capacity() as u32;
+        let end = from.saturating_add(n).min(all);
+        let channels = (from..end).filter_map(|at| self.channels.get(at as usize));
+        let items = channels.map(|channel| ChannelSnapshot {
             id: channel.id,
             connections: channel.connections,
             providers: channel.providers,
             capacity: channel.capacity,
             in_use: channel.in_use,
             queued: channel.queued,
+            queued_bytes: channel.queued_bytes,
+            spread: channel.spread,
         });
-        Snapshot {
-            connections: connections.collect(),
-            channels: channels.collect(),
-            requests: self.requests.len(),
+        Page { items: items.collect(), next: (end < all).then_some(end) }
+    }
+
+    /// Some of the meters, from this one on; the first one is `other`.
+    #[must_use]
+    pub fn meters_from(&self, from: u32) -> Page<Meter> {
+        let all = self.meters.all();
+        let end = all.len().min(from as usize + METERS_PAGE);
+        let items = all.get(from as usize..end).unwrap_or_default().to_vec();
+        Page { items, next: (end < all.len()).then_some(end as u32) }
+    }
+
+    /// What some of the meters, from this one on, come to together; and where to go on.
+    #[must_use]
+    pub fn meters_sum_from(&self, from: u32) -> (Meter, Option<u32>) {
+        let all = self.meters.all();
+        let end = all.len().min(from as usize + METERS_SUM);
+        let mut sum = Meter::default();
+        all.get(from as usize..end).unwrap_or_default().iter().for_each(|meter| sum.add(meter));
+        (sum, (end < all.len()).then_some(end as u32))
+    }
+
+    /// Its figures.
+    #[must_use]
+    pub fn figures(&self) -> Figures {
+        let (connections, handshakes) = self.connections();
+        // what was handed to another core is in both tables
+        let links = self.links_out.iter().filter_map(|&link| self.conns.get(link));
+        let handed_on: usize = links.map(|link| link.working as usize).sum();
+        Figures {
+            counters: self.counters.clone(),
+            connections,
+            handshakes,
+            channels: self.channels.len(),
+            in_flight: self.requests.len().saturating_sub(handed_on),
             held: self.held,
         }
     }

@@ -6,6 +6,7 @@ mod drain;
 mod failures;
 mod frames;
 mod handshake;
+mod latency;
 mod memory;
 mod oneway;
 mod queue;

@@ -1,0 +1,107 @@
+//! Talking to a broker's admin endpoint.
+
+use std::time::Duration;
+
+use axum::body::{Body, to_bytes};
+use clap::Args;
+use hyper::client::conn::http1;
+use hyper::{Method, Request, StatusCode, header};
+use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+
+use super::exit::{Failure, code_of};
+use corelay::client::ErrorKind;
+
+/// Longer than a broker takes that waits for a core that doesn't answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The longest page taken: 10,000 connections are 4 MiB.
+const MAX_PAGE: usize = 64 << 20;
+
+/// Where the admin endpoint is.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct AdminArgs {
+    /// The broker's admin endpoint (corelay serve --admin): host:port or unix:/path
+    #[arg(long, value_name = "ADDR", env = "CORELAY_ADMIN", hide_env_values = true, default_value = "127.0.0.1:9091")]
+    pub(crate) admin: String,
+}
+
+/// What came back.
+#[derive(Debug)]
+pub(crate) struct Page {
+    pub(crate) status: StatusCode,
+    pub(crate) body: Vec<u8>,
+}
+
+impl AdminArgs {
+    /// A JSON page, as the type that describes it.
+    pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+        let page = self.page(path).await?;
+        serde_json::from_slice(&page.body).map_err(|error| self.strange(&format!("{path}: {error}")))
+    }
+
+    /// A page as it comes.
+    pub(crate) async fn page(&self, path: &str) -> Result<Page, Failure> {
+        let page = self.send(Method::GET, path).await?;
+        // health pages say 503, and why
+        if page.status.is_success() || page.status == StatusCode::SERVICE_UNAVAILABLE {
+            return Ok(page);
+        }
+        Err(self.strange(&format!("{path}: {} {}", page.status, String::from_utf8_lossy(&page.body).trim())))
+    }
+
+    /// One request.
+    pub(crate) async fn send(&self, method: Method, path: &str) -> Result<Page, Failure> {
+        let exchange = async {
+            match self.admin.strip_prefix("unix:") {
+                Some(socket) => exchange(UnixStream::connect(socket).await?, "localhost", method, path).await,
+                None => exchange(TcpStream::connect(&self.admin).await?, &self.admin, method, path).await,
+            }
+        };
+        match tokio::time::timeout(PATIENCE, exchange).await {
+            Ok(Ok(page)) => Ok(page),
+            Ok(Err(error)) => Err(self.unreachable(&error.to_string())),
+            Err(_) => Err(self.unreachable(&format!("no answer within {PATIENCE:?}"))),
+        }
+    }
+
+    fn unreachable(&self, why: &str) -> Failure {
+        let text = format!(
+            "admin endpoint {}: {why}\nDoes the broker have one? `corelay serve --admin {}` does; --admin names another.",
+            self.admin, self.admin
+        );
+        Failure::new(code_of(ErrorKind::Connection), text)
+    }
+
+    fn strange(&self, what: &str) -> Failure {
+        let text = format!("admin endpoint {}: {what}\nIs it one of this version of corelay?", self.admin);
+        Failure::new(code_of(ErrorKind::Protocol), text)
+    }
+}
+
+type Strange = Box<dyn std::error::Error + Send + Sync>;
+
+async fn exchange<S>(stream: S, host: &str, method: Method, path: &str) -> Result<Page, Strange>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let request = Request::builder().method(method).uri(path).header(header::HOST, host).body(Body::empty())?;
+    let answer = async {
+        let response = sender.send_request(request).await?;
+        let status = response.status();
+        let body = to_bytes(Body::new(response.into_body()), MAX_PAGE).await?;
+        Ok(Page { status, body: body.to_vec() })
+    };
+    let mut connection = std::pin::pin!(connection);
+    let mut answer = std::pin::pin!(answer);
+    tokio::select! {
+        biased;
+        page = &mut answer => page,
+        ended = &mut connection => {
+            ended?;
+            answer.await
+        }
+    }
+}

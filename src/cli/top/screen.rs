@@ -1,0 +1,235 @@
+//! What `corelay top` draws.
+
+use corelay::telemetry::view::{Channel, Point};
+use ratatui::Frame;
+use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::style::{Color, Modifier, Style, Stylize};
+use ratatui::text::{Line, Span};
+use ratatui::widgets::{Block, Borders, Cell, Gauge, Paragraph, Row, Sparkline, Table};
+
+use super::Shown;
+use crate::cli::lists::{ago, called, shown as plain, took};
+use crate::cli::text;
+
+pub(super) fn draw(frame: &mut Frame<'_>, shown: &Shown, admin: &str) {
+    let cores = shown.points.last().map_or(0, |point| point.load.len());
+    // two cores to a line; never more than a third of the screen
+    let load = (cores.div_ceil(2) as u16).clamp(1, (frame.area().height / 3).max(1));
+    let [head, figures, charts, cores, channels, foot] = Layout::vertical([
+        Constraint::Length(2),
+        Constraint::Length(2),
+        Constraint::Length(6),
+        Constraint::Length(load),
+        Constraint::Min(3),
+        Constraint::Length(1),
+    ])
+    .areas(frame.area());
+    draw_head(frame, head, shown);
+    draw_figures(frame, figures, shown);
+    let [requests, latency] = Layout::horizontal([Constraint::Fill(1); 2]).areas(charts);
+    draw_line(frame, requests, shown, "requests/s", Color::Blue, |point| point.requests);
+    draw_line(frame, latency, shown, "p99, us", Color::Yellow, |point| point.latency.p99 * 1e6);
+    draw_load(frame, cores, shown.points.last());
+    draw_channels(frame, channels, shown);
+    draw_foot(frame, foot, shown, admin);
+}
+
+fn draw_head(frame: &mut Frame<'_>, area: Rect, shown: &Shown) {
+    let (varz, health) = (&shown.varz, &shown.health);
+    let colour = match health.status.as_str() {
+        "ok" => Color::Green,
+        "failing" => Color::Red,
+        _ => Color::Yellow,
+    };
+    let cores = if varz.cores == 1 { "1 core".to_owned() } else { format!("{} cores", varz.cores) };
+    let facts = format!(
+        "  corelay {}  {}  {cores}  {}  pid {}  up {}",
+        varz.version,
+        varz.listen.join(", "),
+        varz.io,
+        varz.pid,
+        ago(varz.uptime_seconds)
+    );
+    let first =
+        Line::from(vec![plain(&varz.name).bold(), Span::raw("  "), health.status.clone().fg(colour), facts.dim()]);
+    let second = match &shown.trouble {
+        Some(trouble) => Line::from(trouble.lines().next().unwrap_or_default().to_owned().fg(Color::Red)),
+        None => Line::from(health.reasons.join("; ").fg(colour)),
+    };
+    frame.render_widget(Paragraph::new(vec![first, second]), area);
+}
+
+fn draw_figures(frame: &mut Frame<'_>, area: Rect, shown: &Shown) {
+    let now = shown.points.last().cloned().unwrap_or_default();
+    let varz = &shown.varz;
+    let latency = |seconds| took(seconds, &now.latency);
+    let rate = |value: f64| text::grouped(value.round() as u64);
+    let mut columns = [
+        ("requests/s", rate(now.requests)),
+        ("errors/s", rate(now.errors)),
+        ("p50", latency(now.latency.p50)),
+        ("p99", latency(now.latency.p99)),
+        ("p99.9", latency(now.latency.p999)),
+        ("in/s", text::bytes(now.received as u64)),
+        ("out/s", text::bytes(now.sent as u64)),
+        ("in flight", text::grouped(varz.in_flight)),
+        ("connections", text::grouped(varz.connections)),
+        ("memory", text::bytes(varz.resident_bytes)),
+    ]
+    .into_iter();
+    let places = Layout::horizontal([Constraint::Fill(1); 10]).split(area);
+    for place in places.iter() {
+        let Some((name, value)) = columns.next() else { break };
+        frame.render_widget(Paragraph::new(vec![Line::from(name.dim()), Line::from(value.bold())]), *place);
+    }
+}
+
+/// One figure over time, the newest to the right, with what its top stands for.
+fn draw_line(frame: &mut Frame<'_>, area: Rect, shown: &Shown, name: &str, colour: Color, of: fn(&Point) -> f64) {
+    let width = usize::from(area.width.saturating_sub(2));
+    let from = shown.points.len().saturating_sub(width);
+    let values: Vec<u64> = shown.points[from..].iter().map(|point| of(point).round() as u64).collect();
+    let most = values.iter().copied().max().unwrap_or(0);
+    let mut bars = vec![0; width.saturating_sub(values.len())];
+    bars.extend(values);
+    let title = format!(" {name}, top {} ", text::grouped(most));
+    let block = Block::bordered().title(title).border_style(Style::new().dim());
+    frame.render_widget(Sparkline::default().block(block).data(bars).style(Style::new().fg(colour)), area);
+}
+
+fn draw_load(frame: &mut Frame<'_>, area: Rect, now: Option<&Point>) {
+    let Some(now) = now else { return };
+    let lines = Layout::vertical(vec![Constraint::Length(1); usize::from(area.height)]).split(area);
+    for (pair, line) in now.load.chunks(2).zip(lines.iter()).enumerate().map(|(n, (pair, line))| ((n, pair), line)) {
+        let (number, pair) = pair;
+        let places = Layout::horizontal([Constraint::Fill(1); 2]).spacing(1).split(*line);
+        for ((at, load), place) in pair.iter().enumerate().zip(places.iter()) {
+            let share = load.unwrap_or(0.0).clamp(0.0, 1.0);
+            let colour = if share > 0.9 { Color::Red } else { Color::Blue };
+            let label = match load {
+                Some(_) => format!("core {}  {:.0} %", 2 * number + at, share * 100.0),
+                None => format!("core {}  no answer", 2 * number + at),
+            };
+            let gauge =
+                Gauge::default().ratio(share).label(label).gauge_style(Style::new().fg(colour).bg(Color::Black));
+            frame.render_widget(gauge, *place);
+        }
+    }
+}
+
+const HEAD: [&str; 9] = ["CHANNEL", "CORES", "PROVIDERS", "IN FLIGHT", "WAITING", "REQUESTS", "ERRORS", "P50", "P99"];
+
+fn draw_channels(frame: &mut Frame<'_>, area: Rect, shown: &Shown) {
+    let rows = shown.channels.items.iter().skip(shown.scrolled).map(channel_row);
+    let widths = [
+        Constraint::Fill(1),
+        Constraint::Length(7),
+        Constraint::Length(9),
+        Constraint::Length(17),
+        Constraint::Length(8),
+        Constraint::Length(14),
+        Constraint::Length(10),
+        Constraint::Length(9),
+        Constraint::Length(9),
+    ];
+    let head = Row::new(HEAD).style(Style::new().add_modifier(Modifier::DIM));
+    let first = (shown.scrolled + 1).min(shown.channels.items.len());
+    let title = format!(" channels, {} of {} ", first, text::grouped(shown.channels.total));
+    let block = Block::new().borders(Borders::TOP).title(title).border_style(Style::new().dim());
+    frame.render_widget(Table::new(rows, widths).header(head).block(block), area);
+}
+
+fn channel_row(channel: &Channel) -> Row<'static> {
+    let cores: Vec<String> = channel.cores.iter().map(u16::to_string).collect();
+    let colour =
+        if channel.capacity > 0 && channel.in_flight >= channel.capacity { Color::Yellow } else { Color::Reset };
+    let in_flight = format!("{} of {}", text::grouped(channel.in_flight), text::grouped(channel.capacity));
+    Row::new([
+        Cell::from(called(&channel.name, &channel.channel)),
+        Cell::from(cores.join(",")),
+        Cell::from(text::grouped(channel.providers)),
+        Cell::from(in_flight.fg(colour)),
+        Cell::from(text::grouped(channel.queued)),
+        Cell::from(text::grouped(channel.requests)),
+        Cell::from(text::grouped(channel.errors)),
+        Cell::from(took(channel.latency.p50, &channel.latency)),
+        Cell::from(took(channel.latency.p99, &channel.latency)),
+    ])
+}
+
+fn draw_foot(frame: &mut Frame<'_>, area: Rect, shown: &Shown, admin: &str) {
+    let state = if shown.paused { "paused" } else { "" };
+    let line = Line::from(vec![
+        "q".bold(),
+        " end  ".dim(),
+        "space".bold(),
+        " pause  ".dim(),
+        "up, down".bold(),
+        format!(" scroll   {admin}  ").dim(),
+        state.fg(Color::Yellow),
+    ]);
+    frame.render_widget(Paragraph::new(line), area);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use corelay::telemetry::view::{Latency, Varz};
+    use ratatui::Terminal;
+    use ratatui::backend::TestBackend;
+
+    fn drawn(shown: &Shown, width: u16, height: u16) -> String {
+        let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+        terminal.draw(|frame| draw(frame, shown, "127.0.0.1:9091")).unwrap();
+        terminal.backend().to_string()
+    }
+
+    fn busy() -> Shown {
+        let mut shown = Shown { varz: Varz::default(), ..Shown::default() };
+        shown.varz.name = "orders \x1b[2J".into();
+        shown.health.status = "degraded".into();
+        shown.health.reasons = vec!["core 1 holds too much".into()];
+        for number in 0..500 {
+            let mut point = Point::default();
+            (point.number, point.requests, point.load) = (number, number as f64 * 10.0, vec![Some(0.42), None]);
+            let mut latency = Latency::default();
+            (latency.count, latency.p50, latency.p99) = (1, 0.000_2, 0.001_5);
+            point.latency = latency;
+            shown.points.push(point);
+        }
+        let mut channel = Channel::default();
+        (channel.channel, channel.name) = ("0".into(), Some("resize".into()));
+        (channel.in_flight, channel.capacity, channel.cores) = (3, 8, vec![0, 1]);
+        shown.channels.items.push(channel);
+        shown.channels.total = 1;
+        shown
+    }
+
+    #[test]
+    fn everything_is_on_the_screen() {
+        let screen = drawn(&busy(), 120, 30);
+        for part in [
+            "orders ?[2J  degraded",
+            "core 1 holds too much",
+            "4,990",
+            "200 us",
+            "1.50 ms",
+            "core 0  42 %",
+            "core 1  no answer",
+            "resize",
+            "3 of 8",
+            "0,1",
+            "127.0.0.1:9091",
+        ] {
+            assert!(screen.contains(part), "{part} in\n{screen}");
+        }
+    }
+
+    #[test]
+    fn no_size_is_too_small_and_nothing_known_is_fine() {
+        for (width, height) in [(1, 1), (10, 3), (40, 8), (300, 100)] {
+            drawn(&busy(), width, height);
+            drawn(&Shown::default(), width, height);
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! The admin endpoint: what the broker does and how it is, by HTTP, for people, Prometheus and supervisors.
+//!
+//! ```text
+//!   browser, corelay top, Prometheus ── HTTP ──► admin thread ── ask ──► cores, each in its turn
+//! ```
+//!
+//! It runs on a thread of its own, off the cores, and shares nothing with them but the desks its questions are put on
+//! ([`Inspector`](crate::broker::Inspector)). A core that doesn't answer is no reason not to answer: it is what a
+//! supervisor wants to hear of.
+//!
+//! | path | what it says |
+//! |---|---|
+//! | `/` | the dashboard: one page, no outside assets |
+//! | `/livez` | 200 while every core answers |
+//! | `/readyz` | 200 while it takes requests: not while it drains |
+//! | `/healthz` | both, and what is short, with reasons |
+//! | `/metrics`, `/metrics/channels` | for Prometheus: of each core; of each channel |
+//! | `/varz` | process and totals |
+//! | `/connz`, `/channelz` | who is connected; what the channels do |
+//! | `/latencyz` | percentiles of each channel; `?format=hgrm` for HdrHistogram's plotter |
+//! | `/historyz` | the last five minutes, second by second |
+//! | `POST /drain` | begins an orderly end |
+
+mod cores;
+mod dashboard;
+mod guard;
+mod health;
+mod history;
+mod latency;
+mod lists;
+mod metrics;
+mod options;
+mod process;
+mod prometheus;
+mod routes;
+mod serve;
+mod state;
+mod totals;
+pub mod view;
+
+use std::thread::JoinHandle;
+
+use tokio::sync::watch;
+use tracing::warn;
+
+use crate::broker::{Inspector, ListenAddr, Listener, ServerError};
+
+pub use self::options::AdminOptions;
+
+/// Why there is no admin endpoint.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminError {
+    /// The address can't be bound.
+    #[error(transparent)]
+    Listen(#[from] ServerError),
+    /// An option that can't work.
+    #[error(transparent)]
+    Option(#[from] crate::broker::BadOption),
+    /// Its thread could not start.
+    #[error("the admin thread can't start: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+/// A bound address, on which nobody answers yet: so that one in use is told before a broker starts.
+#[derive(Debug)]
+pub struct Bound {
+    listener: Listener,
+}
+
+/// The running admin endpoint. Dropping it ends it.
+///
+/// ```
+/// use corelay::telemetry::{Admin, AdminOptions};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let server = corelay::Server::bind("127.0.0.1:0")?;
+/// let options = AdminOptions { listen: Some("127.0.0.1:0".parse()?), ..AdminOptions::default() };
+/// let admin = Admin::start(&options, server.inspector())?.expect("an address is given");
+/// println!("admin on {}", admin.addr());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Admin {
+    addr: ListenAddr,
+    stop: watch::Sender<bool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Bound {
+    /// Binds the address; `None` where none is set.
+    ///
+    /// # Errors
+    /// [`AdminError`]: it is taken, or would let strangers in.
+    pub fn new(options: &AdminOptions) -> Result<Option<Bound>, AdminError> {
+        options.validate()?;
+        let listener = options.listen.as_ref().map(|addr| Listener::bind(addr, "--admin")).transpose()?;
+        Ok(listener.map(|listener| Bound { listener }))
+    }
+
+    /// Answers there from now on.
+    ///
+    /// # Errors
+    /// [`AdminError::Thread`].
+    pub fn serve(self, inspector: Inspector) -> Result<Admin, AdminError> {
+        let (stop, stopped) = watch::channel(false);
+        let addr = self.listener.addr().clone();
+        let sockets = serve::Sockets::new(self.listener)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let thread = std::thread::Builder::new().name("corelay-admin".to_owned()).spawn(move || {
+            if let Err(error) = runtime.block_on(serve::run(sockets, inspector, stopped)) {
+                warn!(%error, "the admin endpoint ended");
+            }
+        })?;
+        Ok(Admin { addr, stop, thread: Some(thread) })
+    }
+}
+
+impl Admin {
+    /// Binds and serves; `None` where no address is set.
+    ///
+    /// # Errors
+    /// [`AdminError`].
+    pub fn start(options: &AdminOptions, inspector: Inspector) -> Result<Option<Admin>, AdminError> {
+        Bound::new(options)?.map(|bound| bound.serve(inspector)).transpose()
+    }
+
+    /// Where it listens, with the port that was picked.
+    #[must_use]
+    pub fn addr(&self) -> &ListenAddr {
+        &self.addr
+    }
+}
+
+impl Drop for Admin {
+    fn drop(&mut self) {
+        let _ = self.stop.send(true);
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            warn!("the admin thread panicked");
+        }
+        if let ListenAddr::Unix(path) = &self.addr {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
