@@ -8,6 +8,7 @@
 //! |---|---|---|
 //! | [`protocol`] | frames, encode and decode on slices, error codes | always |
 //! | `client` | `Consumer`, `Provider`, `ConsumerPool` for tokio programs | `client` |
+//! | `toolkit` | building blocks for services: connection pool, message broker interface | `toolkit` |
 //! | `broker`, `Server` | the broker, embedded or run by `corelay serve` | `server` |
 
 pub mod base;
@@ -19,6 +20,8 @@ pub mod broker;
 pub mod client;
 #[cfg(feature = "server")]
 pub mod reactor;
+#[cfg(feature = "toolkit")]
+pub mod toolkit;
 
 #[cfg(feature = "server")]
 pub use broker::Server;

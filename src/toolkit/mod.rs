@@ -1,0 +1,3 @@
+//! Building blocks for services, each usable alone, with or without the broker.
+
+pub mod connection_pool;
