@@ -5,7 +5,11 @@
 
 mod broker;
 mod cli;
+#[cfg(feature = "postgres")]
+mod connection_pool;
 mod failure;
 mod fallback;
+#[cfg(feature = "toolkit")]
+mod servers;
 mod tidy;
 mod wire;

@@ -16,10 +16,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-pub mod nats;
+#[cfg(feature = "postgres")]
 pub mod postgres;
-pub mod rabbitmq;
-pub mod redis;
 
 /// How long a server may take to come up: RabbitMQ needs seconds even on an idle machine.
 const START: Duration = Duration::from_secs(90);

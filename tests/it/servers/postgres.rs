@@ -69,8 +69,7 @@ pub async fn database() -> Option<String> {
     static SHARED: OnceLock<Option<Server>> = OnceLock::new();
     let shared = tokio::task::spawn_blocking(|| SHARED.get_or_init(|| private(&[]))).await.unwrap();
     let server = shared.as_ref()?;
-    let (client, driver) =
-        tokio_postgres::connect(&url(server, "postgres"), tokio_postgres::NoTls).await.unwrap();
+    let (client, driver) = tokio_postgres::connect(&url(server, "postgres"), tokio_postgres::NoTls).await.unwrap();
     let driver = tokio::spawn(driver);
     let name = unique("test");
     client.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();

@@ -7,8 +7,8 @@ use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 use tokio::time::{advance, sleep, timeout};
 
+use super::super::{CloseReason, Error, Options};
 use super::server::{pool, quiet, settle};
-use crate::toolkit::connection_pool::{CloseReason, Error, Options};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -208,7 +208,7 @@ async fn closing_ends_waiting_and_opening() {
     let (pool, server) = pool(quiet(2));
     let held = pool.get().await.unwrap();
     *server.connect_time.lock().unwrap() = SECOND;
-    let get = |pool: &crate::toolkit::connection_pool::Pool<_>| {
+    let get = |pool: &super::super::Pool<_>| {
         let pool = pool.clone();
         tokio::spawn(async move { pool.get().await.map(drop) })
     };

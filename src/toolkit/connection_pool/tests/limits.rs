@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 
+use super::super::{CloseReason, Error, InvalidOptions, Options, Order, Pool, Stage};
 use super::server::{Dialer, pool, quiet, settle};
-use crate::toolkit::connection_pool::{CloseReason, Error, InvalidOptions, Options, Order, Pool, Stage};
 
 const SECOND: Duration = Duration::from_secs(1);
 

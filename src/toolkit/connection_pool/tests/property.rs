@@ -7,8 +7,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 use tokio::time::{advance, sleep};
 
+use super::super::{Options, Order, Pool, Stats};
 use super::server::{Server, pool, settle};
-use crate::toolkit::connection_pool::{Options, Order, Pool, Stats};
 
 #[derive(Clone, Debug)]
 enum Step {

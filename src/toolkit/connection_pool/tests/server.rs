@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use crate::toolkit::connection_pool::{Closing, Factory, Options, Pool};
+use super::super::{Closing, Factory, Options, Pool};
 
 /// What the server sees.
 #[derive(Debug, Default)]
