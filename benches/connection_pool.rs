@@ -111,7 +111,7 @@ fn measure<P: Use>(runtime: &Runtime, pool: &P, tasks: u64, iterations: u64, hol
 fn compare(c: &mut Criterion) {
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let (ours, deadpool, bb8) = runtime.block_on(async {
-        let options = Options { max_open: MAX_OPEN, max_idle: MAX_OPEN, ..Options::default() };
+        let options = Options { max_open: MAX_OPEN, ..Options::default() };
         let ours = Pool::new(Free, options).unwrap();
         let deadpool = deadpool::managed::Pool::builder(Free).max_size(MAX_OPEN).build().unwrap();
         let bb8 = bb8::Pool::builder().max_size(MAX_OPEN as u32).test_on_check_out(false).build(Free).await.unwrap();

@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let url = std::env::args().nth(1).unwrap_or_else(|| "postgres://postgres@127.0.0.1:5432/postgres".into());
-    let options = Options { max_open: 5, max_idle: 5, ..Options::default() };
+    let options = Options { max_open: 5, ..Options::default() };
     let pool = Pool::new(PostgresFactory::new(&url)?, options)?;
 
     let mut tasks = JoinSet::new();

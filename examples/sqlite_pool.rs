@@ -42,7 +42,7 @@ impl Factory for Sqlite {
 async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let dir = std::env::temp_dir().join(format!("sqlite-pool-{}", std::process::id()));
     std::fs::create_dir_all(&dir)?;
-    let options = Options { max_open: 4, max_idle: 4, min_idle: 4, ..Options::default() };
+    let options = Options { max_open: 4, min_idle: 4, ..Options::default() };
     let pool = Pool::new(Sqlite(dir.join("orders.db")), options)?;
     pool.get().await?.execute("CREATE TABLE orders (id INTEGER PRIMARY KEY, item TEXT)", [])?;
 

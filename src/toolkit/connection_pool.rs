@@ -25,7 +25,7 @@
 //! # #[tokio::main]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let server = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-//! let options = Options { max_open: 25, max_idle: 5, ..Options::default() };
+//! let options = Options { max_open: 25, max_idle: Some(5), ..Options::default() };
 //! let pool = Pool::new(TcpFactory::new(server.local_addr()?.to_string()), options)?;
 //! {
 //!     let mut conn = pool.get().await?;

@@ -16,7 +16,7 @@ pub enum Order {
 ///
 /// ```
 /// use corelay::toolkit::connection_pool::{InvalidOptions, Options};
-/// let options = Options { max_open: 25, max_idle: 5, ..Options::default() };
+/// let options = Options { max_open: 25, max_idle: Some(5), ..Options::default() };
 /// assert!(options.check().is_ok());
 /// let wrong = Options { min_idle: 6, ..options };
 /// assert_eq!(wrong.check(), Err(InvalidOptions::MinAboveMaxIdle { min_idle: 6, max_idle: 5 }));
@@ -26,8 +26,8 @@ pub struct Options {
     /// Connections there are at most, those being opened and closed included. Default 10; at least 1.
     pub max_open: usize,
     /// Connections kept for later while nobody uses them; surplus ones are closed when given back, unless somebody
-    /// waits. Default 10; at most `max_open`. 0 closes every connection after its use.
-    pub max_idle: usize,
+    /// waits. Default `None`: all; at most `max_open`. 0 closes every connection after its use.
+    pub max_idle: Option<usize>,
     /// Idle connections kept ready, as far as `max_open` allows: opened in the background. Default 0; at most
     /// `max_idle`.
     pub min_idle: usize,
@@ -64,7 +64,7 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             max_open: 10,
-            max_idle: 10,
+            max_idle: None,
             min_idle: 0,
             acquire_timeout: Duration::from_secs(30),
             create_timeout: Duration::from_secs(5),
@@ -132,7 +132,8 @@ impl Options {
     /// # Errors
     /// The first contradiction found.
     pub fn check(&self) -> Result<(), InvalidOptions> {
-        let Options { max_open, max_idle, min_idle, .. } = *self;
+        let Options { max_open, min_idle, .. } = *self;
+        let max_idle = self.idle_limit();
         if max_open == 0 {
             return Err(InvalidOptions::NoConnections);
         }
@@ -161,6 +162,11 @@ impl Options {
             return Err(InvalidOptions::Backoff { min: self.backoff_min, max: self.backoff_max });
         }
         Ok(())
+    }
+
+    /// How many may be idle.
+    pub(super) fn idle_limit(&self) -> usize {
+        self.max_idle.unwrap_or(self.max_open)
     }
 
     /// The waits between attempts to create: endless, for the caller to bound.

@@ -331,7 +331,7 @@ impl<F: Factory> Drop for Waiting<F> {
         let mut state = self.shared.state();
         state.waiting -= 1;
         // kept for somebody who gave up
-        let surplus = state.idle.len() > self.shared.options.max_idle + state.waiting;
+        let surplus = state.idle.len() > self.shared.options.idle_limit() + state.waiting;
         drop(state);
         if surplus {
             self.shared.upkeep.notify_one();

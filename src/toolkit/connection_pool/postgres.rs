@@ -49,7 +49,7 @@ pub enum PostgresError {
 ///
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 /// let factory = PostgresFactory::new("postgres://shop@db.internal/orders?sslmode=require")?;
-/// let pool = Pool::new(factory, Options { max_open: 25, max_idle: 5, ..Options::default() })?;
+/// let pool = Pool::new(factory, Options { max_open: 25, max_idle: Some(5), ..Options::default() })?;
 /// let conn = pool.get().await?;
 /// let count: i64 = conn.query_one("SELECT count(*) FROM orders", &[]).await?.get(0);
 /// # Ok(())

@@ -64,7 +64,7 @@ pub(super) struct State<C> {
 impl<C> State<C> {
     pub(super) fn new(options: &Options) -> State<C> {
         State {
-            idle: VecDeque::with_capacity(options.max_idle.min(64)),
+            idle: VecDeque::with_capacity(options.idle_limit().min(64)),
             in_use: 0,
             checking: 0,
             closing: 0,
@@ -201,7 +201,7 @@ impl<C> State<C> {
         } else if entry.is_expired(now) {
             Some(CloseReason::Lifetime)
         } else {
-            (self.idle.len() >= options.max_idle + self.waiting).then_some(CloseReason::Surplus)
+            (self.idle.len() >= options.idle_limit() + self.waiting).then_some(CloseReason::Surplus)
         }
     }
 
@@ -225,7 +225,7 @@ impl<C> State<C> {
         if let Some(place) = self.idle.iter().position(|entry| entry.is_expired(now)) {
             return Some((place, CloseReason::Lifetime));
         }
-        if self.idle.len() > options.max_idle + self.waiting {
+        if self.idle.len() > options.idle_limit() + self.waiting {
             return Some((0, CloseReason::Surplus));
         }
         let above_min = self.idle.len() > options.min_idle;

@@ -57,7 +57,6 @@ async fn nothing_acknowledged_is_lost_when_the_server_is_killed() {
     let Some(mut server) = spawn_blocking(|| private(&[])).await.unwrap() else { return };
     let options = Options {
         max_open: 4,
-        max_idle: 4,
         min_idle: 2,
         backoff_max: Duration::from_millis(200),
         health_interval: Some(Duration::from_millis(100)),

@@ -16,7 +16,7 @@ async fn many_tasks_share_few_connections_and_nothing_is_lost() {
     const TASKS: usize = 16;
     const ROWS: usize = 60;
     let Some(url) = database().await else { return };
-    let options = Options { max_open: 4, max_idle: 2, ..Options::default() };
+    let options = Options { max_open: 4, max_idle: Some(2), ..Options::default() };
     let pool = pool(&url, options);
     pool.get().await.unwrap().batch_execute("CREATE TABLE rows (task int, row int)").await.unwrap();
     let tasks: Vec<_> = (0..TASKS)
@@ -95,7 +95,7 @@ async fn a_session_can_be_reset_between_users() {
     let Some(url) = database().await else { return };
     for (reset, expected) in [(false, "left behind"), (true, "")] {
         let factory = PostgresFactory::new(&url).unwrap().reset_sessions(reset);
-        let pool = Pool::new(factory, Options { max_open: 1, max_idle: 1, ..Options::default() }).unwrap();
+        let pool = Pool::new(factory, Options { max_open: 1, ..Options::default() }).unwrap();
         let conn = pool.get().await.unwrap();
         conn.batch_execute("SET application_name = 'left behind'; BEGIN; CREATE TEMP TABLE t ()").await.unwrap();
         drop(conn);

@@ -6,6 +6,8 @@
 //! A server ends with the process that started it, however that ends: it is run by `setpriv --pdeathsig`, from a
 //! thread that lives as long as the process.
 
+#![allow(dead_code)] // what is used depends on the features
+
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};

@@ -252,7 +252,7 @@ fn guards_may_outlive_the_runtime() {
 
 #[tokio::test(start_paused = true)]
 async fn the_metrics_page_shows_the_snapshot() {
-    let (pool, _) = pool(Options { max_idle: 1, ..quiet(3) });
+    let (pool, _) = pool(Options { max_idle: Some(1), ..quiet(3) });
     let held = pool.get().await.unwrap();
     drop([pool.get().await.unwrap(), pool.get().await.unwrap()]);
     let mut registry = Registry::default();

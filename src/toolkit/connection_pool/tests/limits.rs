@@ -18,7 +18,7 @@ fn contradictory_options_are_refused_by_name() {
     let cases = [
         (Options { max_open: 0, ..base.clone() }, "max_open is 0: expected at least 1"),
         (Options { max_open: usize::MAX, ..base.clone() }, "max_open is 18446744073709551615: expected at most"),
-        (Options { max_open: 4, ..base.clone() }, "max_idle is 10, above max_open, which is 4"),
+        (Options { max_open: 4, max_idle: Some(10), ..base.clone() }, "max_idle is 10, above max_open, which is 4"),
         (Options { min_idle: 11, ..base.clone() }, "min_idle is 11, above max_idle, which is 10"),
         (Options { acquire_timeout: Duration::ZERO, ..base.clone() }, "acquire_timeout is zero"),
         (Options { health_interval: Some(Duration::ZERO), ..base.clone() }, "health_interval is zero"),
@@ -145,13 +145,13 @@ async fn giving_up_midway_leaves_nothing_behind() {
 
 #[tokio::test(start_paused = true)]
 async fn surplus_connections_are_closed_unless_somebody_waits() {
-    let (pool, server) = pool(Options { max_idle: 1, ..quiet(3) });
+    let (pool, server) = pool(Options { max_idle: Some(1), ..quiet(3) });
     let held = [pool.get().await.unwrap(), pool.get().await.unwrap(), pool.get().await.unwrap()];
     drop(held);
     let stats = pool.stats();
     assert_eq!((stats.idle, stats.open, stats.closed.by(CloseReason::Surplus)), (1, 1, 2));
     // none is kept at all, but a waiting caller gets the one given back
-    let (pool, server) = (Pool::new(Dialer(server), Options { max_idle: 0, ..quiet(1) }).unwrap(), pool);
+    let (pool, server) = (Pool::new(Dialer(server), Options { max_idle: Some(0), ..quiet(1) }).unwrap(), pool);
     let held = pool.get().await.unwrap();
     let number = held.number;
     let waiting = tokio::spawn({
@@ -167,7 +167,7 @@ async fn surplus_connections_are_closed_unless_somebody_waits() {
 
 #[tokio::test(start_paused = true)]
 async fn a_connection_kept_for_somebody_who_gave_up_is_closed() {
-    let (pool, _) = pool(Options { max_idle: 0, ..quiet(1) });
+    let (pool, _) = pool(Options { max_idle: Some(0), ..quiet(1) });
     let held = pool.get().await.unwrap();
     let mut waiting = Box::pin(pool.get());
     assert!(timeout(Duration::ZERO, &mut waiting).await.is_err());

@@ -48,7 +48,7 @@ fn options() -> impl Strategy<Value = Options> {
             let max_idle = idle.min(max_open);
             Options {
                 max_open,
-                max_idle,
+                max_idle: Some(max_idle),
                 min_idle: min.min(max_idle),
                 acquire_timeout: Duration::from_millis(500),
                 create_timeout: Duration::from_millis(50),
@@ -161,7 +161,7 @@ proptest! {
 fn never_more_than_max_open_under_contention() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().unwrap();
     runtime.block_on(async {
-        let (pool, server) = pool(Options { max_open: 3, max_idle: 2, ..super::server::quiet(3) });
+        let (pool, server) = pool(Options { max_open: 3, max_idle: Some(2), ..super::server::quiet(3) });
         let mut tasks = Vec::new();
         for n in 0..16_usize {
             let pool = pool.clone();

@@ -127,7 +127,7 @@ pub(super) fn pool(options: Options) -> (Pool<Dialer>, Arc<Server>) {
 pub(super) fn quiet(max_open: usize) -> Options {
     Options {
         max_open,
-        max_idle: max_open,
+        max_idle: Some(max_open),
         health_interval: None,
         idle_timeout: None,
         max_lifetime: None,
