@@ -10,6 +10,8 @@ mod connection_pool;
 mod failure;
 mod fallback;
 #[cfg(feature = "toolkit")]
+mod message_broker;
+#[cfg(feature = "toolkit")]
 mod servers;
 mod tidy;
 mod wire;

@@ -1,0 +1,15 @@
+//! The message broker interface: one suite that every adapter passes against the real system, and what is special to
+//! each: its server killed in the middle of the work.
+
+#[cfg(feature = "amqp")]
+mod amqp;
+mod conformance;
+mod corelay;
+mod memory;
+#[cfg(feature = "nats")]
+mod nats;
+#[cfg(any(feature = "nats", feature = "redis", feature = "amqp"))]
+mod outage;
+#[cfg(feature = "redis")]
+mod redis;
+mod system;
