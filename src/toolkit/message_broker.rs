@@ -1,5 +1,5 @@
 //! One interface to publish and consume messages, over whatever system carries them: the same program runs on the
-//! memory of one process, on corelay's channels, and on clusters of NATS, Redis, RabbitMQ or Kafka.
+//! memory of one process, on corelay's channels, and on servers and clusters of NATS, Redis and RabbitMQ.
 //!
 //! ```text
 //!   publish ──► topic ──┬──► group "billing" ──┬──► member     a message goes to one member of each group,
@@ -18,19 +18,19 @@
 //! - What a system can't do is an error of kind [`ErrorKind::Unsupported`], never a pretence. [`Capabilities`] says
 //!   beforehand.
 //!
-//! | | [`memory`] | `nats` JetStream | `redis` streams | `amqp` RabbitMQ | `corelay` | `kafka` |
-//! |---|---|---|---|---|---|---|
-//! | takes charge of what is published | yes | yes | yes | yes | no: publishing ends with the acknowledgement | yes |
-//! | survives a restart of the system | no | yes | as far as its `appendfsync` | yes | no | yes |
-//! | groups, each gets every message | yes | yes | yes | yes | those the publisher names | yes |
-//! | redelivery: refused, or its member lost | yes | yes | yes | yes | yes, while the publisher lives | yes |
-//! | redelivery after `ack_timeout` | yes | yes | yes | no | yes | no |
-//! | refused with a delay, by the system | yes | yes | yes | no: held by the member | no: held by the member | no: held by the member |
-//! | order of a key in a group | yes | one at a time | no | one at a time | no | by partition |
-//! | topics: create, delete, check | yes | yes | yes | yes | no | yes |
-//! | topics: list | yes | yes | yes | no | no | yes |
-//! | a new group from the earliest message | what is retained | yes | yes | no | no | yes |
-//! | retention by count, by age | count | both | count | no | no | by age |
+//! | | [`memory`] | `nats` JetStream | `redis` streams | `amqp` RabbitMQ | `corelay` |
+//! |---|---|---|---|---|---|
+//! | takes charge of what is published | yes | yes | yes | yes | no: publishing ends with the acknowledgement |
+//! | survives a restart of the system | no | yes | as far as its `appendfsync` | yes | no |
+//! | groups, each gets every message | yes | yes | yes | yes | those the publisher names |
+//! | redelivery: refused, or its member lost | yes | yes | yes | yes | yes, while the publisher lives |
+//! | redelivery after `ack_timeout` | yes | yes | yes | no | yes |
+//! | refused with a delay, by the system | yes | yes | yes | no: held by the member | no: held by the member |
+//! | order of a key in a group | yes | one at a time | no | one at a time | no |
+//! | topics: create, delete, check | yes | yes | yes | yes | no |
+//! | topics: list | yes | yes | yes | no | no |
+//! | a new group from the earliest message | what is retained | yes | yes | no | no |
+//! | retention by count, by age | count | both | count | no | no |
 //!
 //! "One at a time": [`Order::PerKey`] is had by handing a group's next message out when the one before is
 //! acknowledged, whatever its key.
@@ -71,7 +71,7 @@ mod consumer;
 pub mod corelay;
 mod delivery;
 mod error;
-#[cfg(any(feature = "nats", feature = "redis", feature = "amqp", feature = "kafka", feature = "client"))]
+#[cfg(any(feature = "nats", feature = "redis", feature = "amqp", feature = "client"))]
 mod feed;
 mod group;
 #[cfg(feature = "nats")]

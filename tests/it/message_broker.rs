@@ -8,7 +8,6 @@ mod corelay;
 mod memory;
 #[cfg(feature = "nats")]
 mod nats;
-#[cfg(any(feature = "nats", feature = "redis", feature = "amqp"))]
 mod outage;
 #[cfg(feature = "redis")]
 mod redis;

@@ -83,19 +83,13 @@ pub struct TopicOptions {
     pub max_messages: Option<u64>,
     /// How long messages are kept. Default: as the system is configured.
     pub max_age: Option<Duration>,
-    /// Partitions, of a system that has them (Kafka); others have one. Default: as the system is configured.
-    pub partitions: Option<u32>,
 }
 
 impl TopicOptions {
     /// # Errors
     /// [`ErrorKind::Invalid`] for a zero.
     pub fn check(&self) -> Result<(), Error> {
-        let zero = [
-            ("max_messages", self.max_messages == Some(0)),
-            ("max_age", self.max_age == Some(Duration::ZERO)),
-            ("partitions", self.partitions == Some(0)),
-        ];
+        let zero = [("max_messages", self.max_messages == Some(0)), ("max_age", self.max_age == Some(Duration::ZERO))];
         match zero.iter().find(|(_, zero)| *zero) {
             Some((what, _)) => Err(Error::new(ErrorKind::Invalid, format!("{what} is 0: expected more, or None"))),
             None => Ok(()),

@@ -312,9 +312,6 @@ impl Adapter for Amqp {
         if options.max_messages.is_some() || options.max_age.is_some() {
             return Err(Error::unsupported(self.system(), "bound what a topic keeps: it keeps nothing, its groups do"));
         }
-        if options.partitions.is_some_and(|partitions| partitions != 1) {
-            return Err(Error::unsupported(self.system(), "partition a topic"));
-        }
         // AMQP takes a second declaration for granted, so two that create it at once both succeed
         if self.has_exchange(topic).await? {
             return Err(Error::topic_exists(topic));

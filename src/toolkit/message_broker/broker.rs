@@ -192,8 +192,7 @@ impl Broker {
         let adapter = self.adapter()?.clone();
         consume.check()?;
         consume.check_against(adapter.system(), adapter.capabilities())?;
-        let join = Consumer::join(adapter, consume, self.inner.counts.clone());
-        self.bounded("join", join).await
+        Consumer::join(adapter, consume, self.inner.counts.clone(), self.inner.options.timeout).await
     }
 
     /// Calls `handler` with every message published to `topic` from now on: a group of its own, which goes when the

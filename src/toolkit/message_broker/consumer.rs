@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::adapter::Source;
 use super::metrics::Counts;
-use super::{Adapter, Consume, Delivery, Error};
+use super::{Adapter, Consume, Delivery, Error, ErrorKind};
 
 /// Waits between attempts to join again: from this to [`REJOIN_MAX`], doubling, with jitter.
 const REJOIN_MIN: Duration = Duration::from_millis(50);
@@ -23,6 +23,8 @@ pub struct Consumer {
     source: Option<Box<dyn Source>>,
     counts: Arc<Counts>,
     rejoin: Rejoin,
+    /// How long joining may take.
+    limit: Duration,
 }
 
 /// When to join again.
@@ -42,14 +44,20 @@ impl Rejoin {
     }
 }
 
+async fn join(adapter: &dyn Adapter, consume: &Consume, limit: Duration) -> Result<Box<dyn Source>, Error> {
+    let late = |_| Err(Error::new(ErrorKind::Timeout, format!("join: not within {limit:?}")));
+    timeout(limit, adapter.consume(consume)).await.unwrap_or_else(late)
+}
+
 impl Consumer {
     pub(super) async fn join(
         adapter: Arc<dyn Adapter>,
         consume: Consume,
         counts: Arc<Counts>,
+        limit: Duration,
     ) -> Result<Consumer, Error> {
-        let source = Some(adapter.consume(&consume).await?);
-        Ok(Consumer { adapter, consume, source, counts, rejoin: Rejoin::default() })
+        let source = Some(join(&*adapter, &consume, limit).await?);
+        Ok(Consumer { adapter, consume, source, counts, rejoin: Rejoin::default(), limit })
     }
 
     /// The next message; waits for it, and for the system to come back where it went away. May be dropped and called
@@ -91,7 +99,7 @@ impl Consumer {
         if let Some(at) = self.rejoin.at {
             sleep_until(at).await;
         }
-        let source = self.adapter.consume(&self.consume).await?;
+        let source = join(&*self.adapter, &self.consume, self.limit).await?;
         self.counts.rejoined.inc();
         Ok(source)
     }

@@ -156,9 +156,6 @@ impl Adapter for Memory {
         if options.max_age.is_some() {
             return Err(Error::unsupported(self.system(), "keep messages for a time"));
         }
-        if options.partitions.is_some_and(|partitions| partitions != 1) {
-            return Err(Error::unsupported(self.system(), "partition a topic"));
-        }
         let retained = options.max_messages.map_or(self.options.retained, |most| most.try_into().unwrap_or(usize::MAX));
         let mut topics = self.topics();
         if topics.contains_key(topic) {

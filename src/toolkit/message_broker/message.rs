@@ -171,7 +171,7 @@ impl MessageBuilder {
     }
 }
 
-#[cfg(any(feature = "nats", feature = "redis", feature = "amqp", feature = "kafka", feature = "client"))]
+#[cfg(any(feature = "nats", feature = "redis", feature = "amqp", feature = "client"))]
 impl MessageBuilder {
     /// A message that came from a system, whose other users keep to other rules.
     pub(super) fn received(self) -> Message {

@@ -2,7 +2,7 @@
 
 use super::{Error, ErrorKind};
 
-/// NATS, Kafka and RabbitMQ take 249 to 255 bytes with what the adapters put around it.
+/// NATS and RabbitMQ take up to 255 bytes with what the adapters put around it.
 const LONGEST: usize = 200;
 
 /// Refuses a name that not every system would take.

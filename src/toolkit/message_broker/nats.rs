@@ -207,9 +207,6 @@ impl Adapter for Nats {
     }
 
     async fn create_topic(&self, topic: &str, options: &TopicOptions) -> Result<(), Error> {
-        if options.partitions.is_some_and(|partitions| partitions != 1) {
-            return Err(Error::unsupported(self.system(), "partition a topic"));
-        }
         let config = stream::Config {
             name: self.stream_name(topic),
             subjects: vec![self.subject(topic)],

@@ -167,9 +167,6 @@ impl Adapter for Redis {
         if options.max_age.is_some() {
             return Err(Error::unsupported(self.system(), "keep messages for a time"));
         }
-        if options.partitions.is_some_and(|partitions| partitions != 1) {
-            return Err(Error::unsupported(self.system(), "partition a topic"));
-        }
         let bound = options.max_messages.map(|most| most.to_string()).unwrap_or_default();
         let mut set = cmd("HSETNX");
         set.arg(self.shared.topics_key()).arg(topic).arg(bound);

@@ -482,7 +482,7 @@ pub async fn bad_input_is_refused_at_once(system: &System) {
         assert_eq!(broker.create_topic(name, TopicOptions::default()).await.unwrap_err().kind(), ErrorKind::Invalid);
         assert_eq!(Message::builder(name).build().unwrap_err().kind(), ErrorKind::Invalid);
     }
-    let zero = TopicOptions { partitions: Some(0), ..TopicOptions::default() };
+    let zero = TopicOptions { max_messages: Some(0), ..TopicOptions::default() };
     assert_eq!(broker.create_topic("t", zero).await.unwrap_err().kind(), ErrorKind::Invalid);
     broker.close().await;
 }

@@ -1,12 +1,14 @@
 //! corelay's own channels.
 
-use corelay::toolkit::message_broker::corelay::{Corelay, Options};
-use corelay::toolkit::message_broker::{Broker, Options as BrokerOptions};
+use ::corelay::toolkit::message_broker::corelay::{Corelay, Options};
+use ::corelay::toolkit::message_broker::{Broker, Options as BrokerOptions};
+
+use tokio::task::spawn_blocking;
 
 use super::conformance::conformance;
+use super::outage::survives;
 use super::system::{PATIENCE, System};
-use crate::cli::run::Broker as Process;
-use crate::servers::unique;
+use crate::servers::{Server, corelay, unique};
 
 fn over(addr: String) -> System {
     let prefix = unique("t");
@@ -23,10 +25,24 @@ fn over(addr: String) -> System {
 }
 
 async fn system() -> Option<System> {
-    let process = tokio::task::spawn_blocking(Process::start).await.unwrap();
-    let addr = process.addr.clone();
-    let system = over(addr);
-    Some(system.keeping(process))
+    let server = spawn_blocking(corelay::private).await.unwrap();
+    Some(over(server.addr().to_string()).keeping(server))
 }
 
 conformance!(system());
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_acknowledged_is_lost_when_the_broker_is_killed() {
+    let server = spawn_blocking(corelay::private).await.unwrap();
+    survives(&over(server.addr().to_string()), server, Server::listens, 3).await;
+}
+
+#[tokio::test]
+async fn options_that_lead_nowhere_are_refused() {
+    use ::corelay::toolkit::message_broker::ErrorKind;
+    let nobody = Options { groups: Vec::new(), ..Options::default() };
+    assert_eq!(Corelay::connect(nobody).await.unwrap_err().kind(), ErrorKind::Invalid);
+    let addr = format!("127.0.0.1:{}", crate::servers::free_port());
+    let error = Corelay::connect(Options { addr, ..Options::default() }).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Connection);
+}

@@ -8,7 +8,7 @@ use std::time::Duration;
 use corelay::toolkit::message_broker::{Broker, ConsumerGroup, Message};
 use tokio::task::spawn_blocking;
 
-use super::system::{System, number_of, numbered, soon, until};
+use super::system::{PATIENCE, System, number_of, numbered, soon};
 use crate::servers::Server;
 
 /// What the two sides know.
@@ -18,6 +18,7 @@ struct Ledger {
     /// Publishes that were acknowledged.
     published: Mutex<Vec<u32>>,
     failures: AtomicU32,
+    last_failure: Mutex<String>,
     /// How often each was handled with success.
     handled: Mutex<BTreeMap<u32, u32>>,
     over: AtomicBool,
@@ -40,6 +41,7 @@ async fn publish(broker: Broker, topic: String, ledger: Arc<Ledger>) {
                 Err(error) => {
                     assert!(error.is_retryable(), "{error}");
                     ledger.failures.fetch_add(1, SeqCst);
+                    *ledger.last_failure.lock().unwrap() = error.to_string();
                     if ledger.over.load(SeqCst) {
                         return;
                     }
@@ -61,6 +63,19 @@ async fn consume(broker: &Broker, topic: &str, ledger: &Arc<Ledger>) {
     soon("membership", broker.join_group(group, handler)).await.unwrap();
 }
 
+/// Waits until so many have been published.
+async fn more(ledger: &Ledger, server: &Server, count: usize) {
+    let wait = async {
+        while ledger.published() < count {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    if tokio::time::timeout(PATIENCE, wait).await.is_err() {
+        let last = ledger.last_failure.lock().unwrap();
+        panic!("{} of {count} published; the last failure: {last}; the server:\n{}", ledger.published(), server.log());
+    }
+}
+
 /// Two members, two publishers, and the server killed `rounds` times. Returns when every acknowledged message has been
 /// handled.
 pub async fn survives(system: &System, mut server: Server, is_up: fn(&Server) -> bool, rounds: usize) {
@@ -75,7 +90,7 @@ pub async fn survives(system: &System, mut server: Server, is_up: fn(&Server) ->
         [&one, &two].map(|broker| tokio::spawn(publish(broker.clone(), topic.clone(), ledger.clone()))).into();
     for round in 0..rounds {
         let before = ledger.published();
-        until("publishes", || ledger.published() >= before + EACH).await;
+        more(&ledger, &server, before + EACH).await;
         server = spawn_blocking(move || {
             server.kill();
             server.restart(is_up);
@@ -86,7 +101,7 @@ pub async fn survives(system: &System, mut server: Server, is_up: fn(&Server) ->
         println!("round {round}: {} published", ledger.published());
     }
     let before = ledger.published();
-    until("publishes after the last restart", || ledger.published() >= before + EACH).await;
+    more(&ledger, &server, before + EACH).await;
     ledger.over.store(true, SeqCst);
     for publisher in publishers {
         soon("the publisher's end", publisher).await.unwrap();

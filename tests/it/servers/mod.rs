@@ -13,11 +13,12 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{LazyLock, Mutex, mpsc};
+use std::sync::{LazyLock, Mutex, Once, mpsc};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+pub mod corelay;
 #[cfg(feature = "nats")]
 pub mod nats;
 #[cfg(feature = "postgres")]
@@ -26,6 +27,23 @@ pub mod postgres;
 pub mod rabbitmq;
 #[cfg(feature = "redis")]
 pub mod redis;
+
+/// A directory for a server. What earlier runs left, which could not clean up after the servers all tests share, goes.
+fn directory() -> tempfile::TempDir {
+    const PREFIX: &str = "corelay-it-";
+    static CLEAN: Once = Once::new();
+    CLEAN.call_once(|| {
+        for entry in std::fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let pid = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
+            if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+                let _ = std::fs::remove_dir_all(entry.path());
+            }
+        }
+    });
+    let prefix = format!("{PREFIX}{}-", std::process::id());
+    tempfile::Builder::new().prefix(&prefix).tempdir().unwrap()
+}
 
 /// How long a server may take to come up: RabbitMQ needs seconds even on an idle machine.
 const START: Duration = Duration::from_secs(90);
@@ -161,9 +179,17 @@ impl Server {
         }
     }
 
+    /// The end of what it wrote.
+    pub fn log(&self) -> String {
+        let log = std::fs::read(self.dir.path().join("log")).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log);
+        let lines: Vec<_> = log.lines().collect();
+        lines[lines.len().saturating_sub(60)..].join("\n")
+    }
+
     fn wait_a_little(&self, begin: Instant) {
-        let log = || std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
-        assert!(begin.elapsed() < START, "{} is not up after {START:?}:\n{}", self.line.program.display(), log());
+        let program = self.line.program.display();
+        assert!(begin.elapsed() < START, "{program} is not up after {START:?}:\n{}", self.log());
         std::thread::sleep(Duration::from_millis(10));
     }
 

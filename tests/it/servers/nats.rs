@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::OnceLock;
 
-use super::{Line, Server, find, start, unique};
+use super::{Line, Server, directory, find, start, unique};
 
 /// A server of the test's own.
 pub fn private() -> Option<Server> {
@@ -16,7 +16,7 @@ pub fn private() -> Option<Server> {
         let args = vec!["-c".into(), config.display().to_string()];
         Line { program: program.clone(), args, env: Vec::new(), user: None }
     };
-    Some(start(tempfile::tempdir().unwrap(), line, Server::listens))
+    Some(start(directory(), line, Server::listens))
 }
 
 pub fn url(server: &Server) -> String {

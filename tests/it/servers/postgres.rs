@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-use super::{Line, Server, as_user, find, start, unique};
+use super::{Line, Server, as_user, directory, find, start, unique};
 
 /// PostgreSQL refuses to run as root.
 const USER: &str = "postgres";
@@ -23,7 +23,7 @@ fn programs() -> Option<PathBuf> {
 /// A server of the test's own. `settings` are lines of its configuration.
 pub fn private(settings: &[&str]) -> Option<Server> {
     let programs = programs()?;
-    let dir = tempfile::tempdir().unwrap();
+    let dir = directory();
     give_away(dir.path());
     let data = dir.path().join("data");
     let mut initdb = Command::new("setpriv");

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use super::{Line, Server, find, free_port, start, unique};
+use super::{Line, Server, directory, find, free_port, start, unique};
 
 /// A server and the port mapper Erlang needs, which ends with it.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ pub fn private() -> Option<RabbitMq> {
         let args = vec!["-port".into(), port.to_string(), "-address".into(), "127.0.0.1".into()];
         Line { program: epmd_program.clone(), args, env: Vec::new(), user: None }
     };
-    let epmd = start(tempfile::tempdir().unwrap(), epmd_line, Server::listens);
+    let epmd = start(directory(), epmd_line, Server::listens);
     let node = unique("corelay");
     let line = |port: u16, dir: &Path| {
         let at = |name: &str| dir.join(name).display().to_string();
@@ -64,7 +64,7 @@ pub fn private() -> Option<RabbitMq> {
         let env = env.map(|(name, value)| (name.to_string(), value)).to_vec();
         Line { program: program.clone(), args: Vec::new(), env, user: None }
     };
-    let server = start(tempfile::tempdir().unwrap(), line, is_up);
+    let server = start(directory(), line, is_up);
     Some(RabbitMq { server, epmd })
 }
 

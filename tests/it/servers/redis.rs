@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::OnceLock;
 
-use super::{Line, Server, find, start, unique};
+use super::{Line, Server, directory, find, start, unique};
 
 /// A server of the test's own, which writes each command to disk before it answers, so that a kill loses nothing.
 pub fn private() -> Option<Server> {
@@ -15,7 +15,7 @@ pub fn private() -> Option<Server> {
         args.push(dir.display().to_string());
         Line { program: program.clone(), args, env: Vec::new(), user: None }
     };
-    Some(start(tempfile::tempdir().unwrap(), line, is_up))
+    Some(start(directory(), line, is_up))
 }
 
 /// Whether it answers: it listens while it still loads its data.

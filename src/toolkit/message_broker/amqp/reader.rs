@@ -7,11 +7,12 @@ use futures_util::StreamExt;
 use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicNackOptions, QueueDeleteOptions};
 use lapin::types::ShortString;
-use lapin::{Acker, Channel, Consumer};
+use lapin::{Channel, Consumer};
+use tokio::sync::mpsc;
 
 use super::super::adapter::Received;
 use super::super::delivery::Settle;
-use super::super::{Consume, Error, ErrorKind, feed};
+use super::super::{Consume, Error, ErrorKind, Order, feed};
 use super::{codec, failed};
 
 pub(super) struct Reader {
@@ -23,19 +24,31 @@ pub(super) struct Reader {
 
 const BACK: BasicNackOptions = BasicNackOptions { multiple: false, requeue: true };
 
+/// A delivery, and which attempt it is.
+type Attempt = (Delivery, u32);
+
 impl Reader {
     pub(super) async fn run(mut self, into: feed::Into, mut stop: feed::Stop) -> Result<(), Error> {
+        // a quorum queue puts what is refused behind the others, so to keep the order this member, which is the only
+        // active one, repeats it itself
+        let (repeat, mut repeated) = mpsc::unbounded_channel::<Attempt>();
+        let repeat = (self.consume.order == Order::PerKey).then_some(repeat);
         loop {
-            let delivery = tokio::select! {
+            let received = tokio::select! {
                 biased;
                 _ = &mut stop => return self.leave().await,
-                delivery = self.consumer.next() => delivery,
-            };
-            let received = match delivery {
-                Some(Ok(delivery)) => Ok(self.receive(delivery)),
-                Some(Err(error)) => Err(failed("consuming", error)),
-                // by the server: the queue was deleted, or its node went down
-                None => Err(Error::new(ErrorKind::Connection, "the consumer was cancelled")),
+                Some((delivery, attempt)) = repeated.recv(), if repeat.is_some() => {
+                    Ok(self.receive(delivery, attempt, &repeat))
+                }
+                delivery = self.consumer.next() => match delivery {
+                    Some(Ok(delivery)) => {
+                        let attempt = codec::attempt(&delivery);
+                        Ok(self.receive(delivery, attempt, &repeat))
+                    }
+                    Some(Err(error)) => Err(failed("consuming", error)),
+                    // by the server: the queue was deleted, or its node went down
+                    None => Err(Error::new(ErrorKind::Connection, "the consumer was cancelled")),
+                },
             };
             let ended = received.is_err();
             // a member that is leaving gives it back
@@ -50,20 +63,20 @@ impl Reader {
         }
     }
 
-    fn receive(&self, delivery: Delivery) -> Received {
-        Received {
-            message: codec::message(&self.consume.topic, &delivery),
-            attempt: codec::attempt(&delivery),
-            settle: Box::new(Held { acker: delivery.acker, _channel: self.channel.clone() }),
-        }
+    fn receive(&self, delivery: Delivery, attempt: u32, repeat: &Option<mpsc::UnboundedSender<Attempt>>) -> Received {
+        let message = codec::message(&self.consume.topic, &delivery);
+        let held = Held { delivery, attempt, repeat: repeat.clone(), _channel: self.channel.clone() };
+        Received { message, attempt, settle: Box::new(held) }
     }
 
     async fn leave(mut self) -> Result<(), Error> {
         let cancelled = self.channel.basic_cancel(self.consumer.tag(), BasicCancelOptions::default()).await;
         cancelled.map_err(|error| failed("leaving", error))?;
-        // what came before the cancellation
+        // what came before the cancellation; to keep its place it goes back with the channel, when that is dropped
         while let Some(Ok(delivery)) = self.consumer.next().await {
-            delivery.acker.nack(BACK).await.map_err(|error| failed("giving back", error))?;
+            if self.consume.order == Order::Any {
+                delivery.acker.nack(BACK).await.map_err(|error| failed("giving back", error))?;
+            }
         }
         if self.consume.temporary {
             let deleted = self.channel.queue_delete(self.queue.clone(), QueueDeleteOptions::default()).await;
@@ -75,13 +88,29 @@ impl Reader {
 
 /// One message this member holds. The channel it came by stays open for it.
 struct Held {
-    acker: Acker,
+    delivery: Delivery,
+    attempt: u32,
+    repeat: Option<mpsc::UnboundedSender<Attempt>>,
     _channel: Channel,
 }
 
 impl std::fmt::Debug for Held {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Held").field(&self.acker).finish()
+        f.debug_tuple("Held").field(&self.delivery.delivery_tag).finish()
+    }
+}
+
+impl Held {
+    async fn back(self) -> Result<(), Error> {
+        let Held { delivery, attempt, repeat, _channel } = self;
+        match repeat {
+            // with no reader any more it goes back with its channel, which is dropped here
+            Some(repeat) => {
+                let _ = repeat.send((delivery, attempt.saturating_add(1)));
+                Ok(())
+            }
+            None => settled(delivery.acker.nack(BACK).await),
+        }
     }
 }
 
@@ -97,16 +126,16 @@ fn settled(done: lapin::Result<bool>) -> Result<(), Error> {
 #[async_trait]
 impl Settle for Held {
     async fn ack(self: Box<Self>) -> Result<(), Error> {
-        settled(self.acker.ack(BasicAckOptions::default()).await)
+        settled(self.delivery.acker.ack(BasicAckOptions::default()).await)
     }
 
     async fn nack(self: Box<Self>, _: Duration) -> Result<(), Error> {
-        settled(self.acker.nack(BACK).await)
+        self.back().await
     }
 
     fn abandon(self: Box<Self>) {
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move { self.acker.nack(BACK).await });
+            runtime.spawn(self.back());
         }
     }
 }

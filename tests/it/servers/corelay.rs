@@ -1,0 +1,15 @@
+//! corelay itself.
+
+use std::path::Path;
+
+use super::{Line, Server, directory, start};
+
+/// A broker of the test's own.
+pub fn private() -> Server {
+    let line = |port: u16, _: &Path| {
+        let args = format!("serve --listen 127.0.0.1:{port} --cores 1 --no-pin --log warn");
+        let args = args.split(' ').map(String::from).collect();
+        Line { program: env!("CARGO_BIN_EXE_corelay").into(), args, env: Vec::new(), user: None }
+    };
+    start(directory(), line, Server::listens)
+}
