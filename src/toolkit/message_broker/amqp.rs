@@ -7,6 +7,8 @@
 //!   the queue: members that disagree are refused.
 //! - `ack_timeout` is the server's business (`consumer_timeout`, 30 min): what a member holds goes to another when its
 //!   connection is lost.
+//! - A node on its own that is killed within a second of a group's creation may come back with a queue that has no leader
+//!   (seen with RabbitMQ 3.10): publishing to it then ends in timeouts until the queue is removed.
 //! - AMQP can't list exchanges, nor the queues bound to one: deleting a topic leaves the queues of its groups, with what
 //!   they hold, to be removed at the server.
 

@@ -228,7 +228,8 @@ impl Broker {
         let (stop, stopped) = watch::channel(false);
         let (name, topics) = (group.name.clone(), group.topics.clone());
         let adapter = self.adapter()?.clone();
-        let runner = Arc::new(Runner { adapter, group, handler, counts: self.inner.counts.clone() });
+        let (counts, limit) = (self.inner.counts.clone(), self.inner.options.timeout);
+        let runner = Arc::new(Runner { adapter, group, handler, counts, limit });
         let run = |member| tokio::spawn(runner.clone().run(member, stopped.clone()));
         let tasks = members.into_iter().map(run).collect();
         let id = SubscriptionId(Uuid::new_v4());

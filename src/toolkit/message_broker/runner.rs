@@ -3,14 +3,15 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::group::SharedHandler;
 use super::metrics::Counts;
-use super::{Adapter, Consumer, ConsumerGroup, Delivery, Error, Message};
+use super::{Adapter, Consumer, ConsumerGroup, Delivery, Error, ErrorKind, Message};
 
 /// Resolves when told to stop, or when nobody is left to tell.
 async fn told(stop: &mut watch::Receiver<bool>) {
@@ -23,6 +24,8 @@ pub(super) struct Runner {
     pub(super) group: ConsumerGroup,
     pub(super) handler: SharedHandler,
     pub(super) counts: Arc<Counts>,
+    /// How long a call may take.
+    pub(super) limit: Duration,
 }
 
 impl Runner {
@@ -118,7 +121,8 @@ impl Runner {
         };
         tracing::warn!(%id, topic, failure, dead_letter = dead, "a message was given up");
         let letter = message.clone().dead(dead, &self.group.name, failure);
-        if let Err(error) = self.adapter.publish(letter).await {
+        let late = |_| Err(Error::new(ErrorKind::Timeout, format!("not within {:?}", self.limit)));
+        if let Err(error) = timeout(self.limit, self.adapter.publish(letter)).await.unwrap_or_else(late) {
             // better again than lost
             tracing::warn!(%id, %error, "a message could not be moved to its dead letter topic");
             return delivery.nack_after(self.group.retry_max).await;

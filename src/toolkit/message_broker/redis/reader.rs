@@ -171,6 +171,8 @@ impl Reader {
     async fn look(&self, most: usize) -> Result<Vec<(Entry, u32)>, Error> {
         let Member { stream, consume, name, .. } = &*self.member;
         let mut commands = self.member.shared.commands.clone();
+        // before looking: what is refused meanwhile brings it forward again
+        self.member.looked();
         let mut found: Vec<Entry> = Vec::new();
         let mut cursor = "0-0".to_string();
         while found.len() < most {
@@ -185,8 +187,9 @@ impl Reader {
                 break;
             }
         }
-        if found.len() < most {
-            self.member.looked();
+        if found.len() >= most {
+            // there may be more
+            self.member.look_by(Instant::now());
         }
         let mut counted = Vec::new();
         for entry in found {
@@ -211,6 +214,7 @@ impl Reader {
         tokio::pin!(reading);
         let mut go_on = true;
         let read = tokio::select! {
+            biased;
             read = &mut reading => read,
             () = async {
                 tokio::select! {
