@@ -13,8 +13,8 @@ use corelay::base::ChannelId;
 use corelay::client::{Body, Consumer, Error, ErrorKind, Options, Provider, Request};
 use corelay::protocol::Code;
 use tokio::io::AsyncReadExt;
-use tokio::runtime::Runtime;
-use tokio::task::LocalSet;
+use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
+use tokio::task::spawn_local;
 
 use crate::dial::Frames;
 use crate::engine::{Driver, Mode, Orders, Recorder};
@@ -45,8 +45,7 @@ pub fn execute(plan: &Plan, frames: &Frames, live: &mut Live, stop: &Arc<AtomicB
 
 /// One load thread.
 struct Library {
-    runtime: Runtime,
-    tasks: LocalSet,
+    runtime: LocalRuntime,
     consumers: Vec<Consumer>,
     providers: Vec<Provider>,
     slots: u32,
@@ -73,7 +72,7 @@ struct State {
 
 impl Library {
     fn new(plan: &Plan, frames: &Frames, thread: usize, orders: Orders, recorder: Recorder) -> io::Result<Library> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
         let mine = |number: &usize| number % plan.threads.max(1) == thread;
         let channel = |number: usize| -> ChannelId { frames.channels[number % frames.channels.len()] };
         let options = || {
@@ -101,15 +100,15 @@ impl Library {
             response: frames.response.clone(),
         };
         let timeout = Duration::from_millis(u64::from(frames.timeout_ms));
-        let (tasks, shared) = (LocalSet::new(), Rc::new(shared));
-        Ok(Library { runtime, tasks, consumers, providers, slots: frames.slots, timeout, shared })
+        let shared = Rc::new(shared);
+        Ok(Library { runtime, consumers, providers, slots: frames.slots, timeout, shared })
     }
 
     fn start_providers(&self) {
         for provider in &self.providers {
             for _ in 0..HANDLERS {
                 let (provider, shared) = (provider.clone(), Rc::clone(&self.shared));
-                self.tasks.spawn_local(async move {
+                spawn_local(async move {
                     while let Some(request) = provider.receive().await {
                         // the consumer counts what goes wrong
                         let _ = answer(request, &shared).await;
@@ -124,10 +123,10 @@ impl Library {
         for consumer in &self.consumers {
             for _ in 0..self.slots {
                 let (consumer, shared, timeout) = (consumer.clone(), Rc::clone(&self.shared), self.timeout);
-                self.tasks.spawn_local(async move {
+                spawn_local(async move {
+                    let mut now = shared.now();
                     while shared.may_begin() {
-                        let now = shared.now();
-                        shared.request(&consumer, now, timeout).await;
+                        now = shared.request(&consumer, now, timeout, Some(now)).await;
                     }
                 });
             }
@@ -138,7 +137,7 @@ impl Library {
     fn start_open(&self, mut schedule: Schedule) {
         let (consumers, shared, timeout) = (self.consumers.clone(), Rc::clone(&self.shared), self.timeout);
         let places = u64::from(self.slots) * consumers.len() as u64;
-        self.tasks.spawn_local(async move {
+        spawn_local(async move {
             let mut turn = 0;
             let end = shared.orders.borrow().end;
             while shared.may_begin() && schedule.next() < end {
@@ -151,7 +150,7 @@ impl Library {
                 schedule.advance();
                 turn = (turn + 1) % consumers.len();
                 let (consumer, shared) = (consumers[turn].clone(), Rc::clone(&shared));
-                tokio::task::spawn_local(async move { shared.request(&consumer, intended, timeout).await });
+                spawn_local(async move { shared.request(&consumer, intended, timeout, None).await });
             }
             shared.recorder.borrow_mut().counts().unsent += schedule.left_before(end);
         });
@@ -161,7 +160,7 @@ impl Library {
 impl Driver for Library {
     fn run(&mut self, epoch: Instant) -> io::Result<()> {
         self.shared.orders.borrow_mut().epoch = epoch;
-        self.tasks.block_on(&self.runtime, async {
+        self.runtime.block_on(async {
             self.start_providers();
             let orders = self.shared.orders.borrow().clone();
             match orders.mode {
@@ -208,9 +207,10 @@ impl Shared {
         self.recorder.borrow_mut().counts().spun += spun.min(1_000);
     }
 
-    async fn request(&self, consumer: &Consumer, intended: u64, timeout: Duration) {
+    /// One request, sent `now` if that is known already. Gives when it ended.
+    async fn request(&self, consumer: &Consumer, intended: u64, timeout: Duration, now: Option<u64>) -> u64 {
         let size = self.orders.borrow().size.draw(&mut self.random.borrow_mut());
-        let sent = self.now();
+        let sent = now.unwrap_or_else(|| self.now());
         {
             let mut state = self.state.borrow_mut();
             state.in_flight += 1;
@@ -230,6 +230,7 @@ impl Shared {
             }
         };
         recorder.ended(intended, sent, size, outcome, now);
+        now
     }
 
     /// Ends the run when it is over, and returns when all threads' requests are.

@@ -48,6 +48,11 @@ pub struct Limits {
     /// Body bytes taken on a new stream before more are granted, in bytes (§4). Default 256 KiB: fills 1 Gbit/s at
     /// 2 ms of round trip, and 1,000 streams stalled at full windows just reach `core_buffer`.
     pub window: u32,
+    /// What a stream's window may grow to, in bytes: it doubles each time the sender has nearly used it up and all it
+    /// sent has left the broker, so that a long round trip is filled and a slow reader gets no more than `window`.
+    /// Windows grow only while a quarter of `core_buffer` or less is in use, and not on spread channels. Default 4 MiB:
+    /// fills 1 Gbit/s at 30 ms of round trip. At most `window`: windows never grow.
+    pub max_window: u32,
     /// From the first byte of a frame to the end of its header block (§7). Default 10 s: a head is sent in one
     /// piece, and only a peer in trouble takes that long.
     pub frame_timeout: Duration,
@@ -95,6 +100,7 @@ impl Default for Limits {
             max_frame: 1 << 20,
             max_streams: 1024,
             window: 256 << 10,
+            max_window: 4 << 20,
             frame_timeout: seconds(10),
             write_timeout: seconds(30),
             keepalive: seconds(20),
@@ -159,6 +165,9 @@ impl Limits {
     fn validate_sizes(&self) -> Result<(), BadLimit> {
         let window = (MIN_WINDOW..=MAX_CREDIT).contains(&self.window);
         BadLimit::check(window, "window", self.window, || format!("{MIN_WINDOW} (4KiB) to {MAX_CREDIT} bytes"))?;
+        BadLimit::check(self.max_window <= MAX_CREDIT, "max_window", self.max_window, || {
+            format!("at most {MAX_CREDIT} bytes")
+        })?;
         // a REQUEST with a full header block must fit into one frame
         let head = (REQUEST_ID_LEN + 2 + MAX_HEADER_BLOCK) as u32;
         let frame = self.max_frame >= MIN_MAX_FRAME && self.max_frame <= MAX_CREDIT;

@@ -22,11 +22,18 @@ const RING: usize = 256;
 /// Items taken from one core in a turn: a loud core must not starve the sockets.
 const PER_TURN: usize = 256;
 
+/// Spent batches that wait for a ride home to one core, and the most bytes of each: together 128 KiB, half of what a
+/// ring counts for in the limits' sum.
+const HOMEWARD: usize = 8;
+const HOMEWARD_BYTES: usize = 16 * 1024;
+
 /// What crosses between cores.
 #[derive(Debug)]
 pub(super) enum Item {
     /// Frames of a link.
     Frames { kind: LinkKind, batch: Batch },
+    /// The buffers of such a batch, back home: a core that says more than it hears would else allocate for ever.
+    Spent(Batch),
     /// A connection that has said HELLO.
     Conn { fd: OwnedFd, ip: Option<IpAddr>, moved: Moved },
 }
@@ -41,9 +48,26 @@ struct Port {
     to: Producer<Item>,
     from: Consumer<Item>,
     outbox: VecDeque<Item>,
+    homeward: Homeward,
     pushed: bool,
     sleeper: Arc<Sleeper>,
     waker: Option<Waker>,
+}
+
+/// Spent batches of another core. They go with the next frames that go there: none is worth waking it.
+#[derive(Default)]
+pub(super) struct Homeward(Vec<Batch>);
+
+impl Homeward {
+    /// Takes a batch along, or gives it back where there is no room for it.
+    pub(super) fn take(&mut self, batch: Batch) -> Option<Batch> {
+        let bytes = batch.control.capacity() + batch.staged.capacity();
+        if self.0.len() == HOMEWARD || bytes > HOMEWARD_BYTES || !batch.segments.is_empty() {
+            return Some(batch);
+        }
+        self.0.push(batch);
+        None
+    }
 }
 
 impl Mesh {
@@ -62,6 +86,7 @@ impl Mesh {
                     to,
                     from,
                     outbox: VecDeque::new(),
+                    homeward: Homeward::default(),
                     pushed: false,
                     sleeper: Arc::clone(&sleepers[other]),
                     waker: None,
@@ -115,6 +140,12 @@ impl Mesh {
                 }
             }
             if std::mem::take(&mut port.pushed) {
+                while let Some(batch) = port.homeward.0.pop() {
+                    if let Err(Item::Spent(batch)) = port.to.push(Item::Spent(batch)) {
+                        port.homeward.0.push(batch);
+                        break;
+                    }
+                }
                 port.to.flush();
                 if port.sleeper.must_wake()
                     && let Some(waker) = &port.waker
@@ -125,8 +156,9 @@ impl Mesh {
         }
     }
 
-    /// Takes in what the other cores sent, a bounded number of items. Says whether more may be waiting.
-    pub(super) fn drain(&mut self, mut each: impl FnMut(u16, Item)) -> bool {
+    /// Takes in what the other cores sent, a bounded number of items, each shown with what goes home to its sender.
+    /// Says whether more may be waiting.
+    pub(super) fn drain(&mut self, mut each: impl FnMut(u16, Item, &mut Homeward)) -> bool {
         let mut more = false;
         for (core, port) in self.ports.iter_mut().enumerate() {
             let Some(port) = port else { continue };
@@ -135,7 +167,7 @@ impl Mesh {
                 && let Some(item) = port.from.pop()
             {
                 taken += 1;
-                each(core as u16, item);
+                each(core as u16, item, &mut port.homeward);
             }
             more |= taken == PER_TURN;
         }

@@ -179,7 +179,7 @@ where
                     self.reactor.pool().release(piece);
                 }
                 Event::Sent { user, batch, error } => {
-                    self.core.sent(self.now, Key::unpack(user), batch, error.is_some(), self.reactor.pool());
+                    self.core.sent(self.now, Key::unpack(user), batch, error.is_some());
                 }
                 Event::Writable { user } => self.core.writable(self.now, Key::unpack(user)),
                 Event::ReceiveEnded { user, error } => {
@@ -214,11 +214,14 @@ where
 
     fn mesh_in(&mut self) -> bool {
         let (core, reactor, ips, now) = (&mut self.core, &mut self.reactor, &mut self.ips, self.now);
-        let more = self.mesh.drain(|from, item| match item {
+        let more = self.mesh.drain(|from, item, homeward| match item {
             Item::Frames { kind, batch } => {
                 batch.for_each_unsent(&NoPool, |bytes| core.link_received(now, from, kind, bytes));
-                core.recycle(batch);
+                if let Some(batch) = homeward.take(batch) {
+                    core.recycle(batch);
+                }
             }
+            Item::Spent(batch) => core.recycle(batch),
             Item::Conn { fd, ip, moved } => {
                 let key = core.moved_in(now, &moved);
                 let sock = reactor.add(fd, key.pack());

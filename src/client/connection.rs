@@ -1,8 +1,9 @@
 //! One connection, as its handles and its driver share it.
 //!
 //! Handles work on the session directly, under its lock, which is held for the length of a table look-up or the
-//! copying of one socket buffer. A request thus costs three short locks and two wake-ups, and no channel, task or
-//! timer of its own. With a channel to the driver and a oneshot back it would be two allocations and two more queues.
+//! copying of one socket buffer. A short request thus costs its consumer two short locks and one wake-up, its provider
+//! two locks and, in a burst, hardly a wake-up, and neither side a channel, task or timer of its own. With a channel to
+//! the driver and a oneshot back it would be two allocations and two more queues.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -13,10 +14,13 @@ use bytes::Bytes;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
-use super::session::{Chunks, End, Failure, Flow, NewRequest, Session};
+use super::session::{Chunks, End, Failure, Flow, NewRequest, Session, Taken};
 use super::{Addr, Error, ServerInfo};
 use crate::base::{Key, Time};
 use crate::protocol::{Code, Hello, Welcome};
+
+/// From this many wakers on, their buffer is worth a second lock to keep it.
+const MANY: usize = 16;
 
 /// A connection. Its driver is the one task that reads and writes it.
 #[derive(Debug)]
@@ -118,7 +122,20 @@ impl Conn {
         if idle {
             self.changed.notify_waiters();
         }
-        wakes.into_iter().chain(driver).for_each(Waker::wake);
+        if !wakes.is_empty() {
+            self.wake(wakes);
+        }
+        if let Some(driver) = driver {
+            driver.wake();
+        }
+    }
+
+    /// Wakes them, the lock released, and gives the buffer back.
+    fn wake(&self, mut wakes: Vec<Waker>) {
+        wakes.drain(..).for_each(Waker::wake);
+        if wakes.capacity() >= MANY {
+            self.lock().session.keep_buffer(wakes);
+        }
     }
 
     pub(super) fn welcomed(&self, welcome: &Welcome) {
@@ -194,12 +211,18 @@ impl Conn {
         self.permits.acquire().await.map(|permit| permit.forget()).is_ok()
     }
 
+    /// A stream that was acquired and not used.
+    pub(super) fn give_back(&self) {
+        self.permits.add_permits(1);
+    }
+
     /// A free stream, if there is one and nobody waits for it.
     pub(super) fn try_acquire(&self) -> bool {
         self.permits.try_acquire().map(|permit| permit.forget()).is_ok()
     }
 
-    pub(super) fn open(&self, request: NewRequest) -> Result<Key, NewRequest> {
+    /// `None` where none can be opened here any more.
+    pub(super) fn open(&self, request: NewRequest) -> Option<Key> {
         self.with(|session| session.open_request(request))
     }
 
@@ -241,6 +264,11 @@ impl Conn {
     /// Provider: why a request can't be answered any more.
     pub(super) fn failure(&self, key: Key) -> Option<Error> {
         self.with(|session| session.failure(key).map(|failure| Error::of_failure(failure, session.end())))
+    }
+
+    /// Provider: a handler takes a request up.
+    pub(super) fn take_up(&self, key: Key) -> Taken {
+        self.with(|session| session.take_up(key))
     }
 
     /// Provider: fails a request nobody received.

@@ -1,5 +1,6 @@
 //! The sending side: [`Consumer`].
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -151,16 +152,20 @@ impl Consumer {
     ///
     /// # Errors
     /// The [`Error`]'s kind says what happened, [`Error::may_have_started`] whether a provider may have begun.
-    pub async fn send(&self, body: impl Into<Body>, timeout: Duration) -> Result<Response, Error> {
-        self.request(body).timeout(timeout).send().await
+    pub fn send(
+        &self,
+        body: impl Into<Body>,
+        timeout: Duration,
+    ) -> impl Future<Output = Result<Response, Error>> + Send {
+        self.request(body).timeout(timeout).send()
     }
 
     /// Sends a one-way request (§5): resolves when all of it has been handed to a provider.
     ///
     /// # Errors
     /// As [`Consumer::send`].
-    pub async fn publish(&self, body: impl Into<Body>, timeout: Duration) -> Result<(), Error> {
-        self.request(body).timeout(timeout).publish().await
+    pub fn publish(&self, body: impl Into<Body>, timeout: Duration) -> impl Future<Output = Result<(), Error>> + Send {
+        self.request(body).timeout(timeout).publish()
     }
 
     /// A request with more to say than body and timeout.

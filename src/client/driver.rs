@@ -1,5 +1,8 @@
 //! The one task of a connection: it reads, lets the session work, and writes, in turns.
 //!
+//! What several tasks were woken for, they are likely to answer at once: the driver lets them go first, so that one
+//! write takes what all of them send. After news for one task alone it writes without that, for nothing else will come.
+//!
 //! It always reads. What holds the broker back is credit, never an unread socket: the CREDIT and CANCEL that would
 //! free things lie behind those bytes (§4).
 
@@ -30,9 +33,15 @@ pub(super) struct Driver {
     io: Box<dyn Io>,
     conn: Arc<Conn>,
     inbox: Option<Arc<Inbox>>,
+    /// Requests that came in this turn; empty between turns.
+    arrivals: Vec<Arrival>,
     input: BytesMut,
     out: Vec<u8>,
     written: usize,
+    /// What came last concerned several handles: each is likely to have something to send soon.
+    crowd: bool,
+    /// It has let others go first since it last wrote.
+    waited: bool,
     timer: Pin<Box<Sleep>>,
 }
 
@@ -45,10 +54,11 @@ enum Read {
 
 /// What a turn of the session left to do.
 struct Turn {
-    arrivals: Vec<Arrival>,
     ended: bool,
     /// Nothing came and nothing is to be written: whoever adds something wakes the driver.
     sleeps: bool,
+    /// There is something to be written, and likely more in a moment.
+    gathers: bool,
 }
 
 impl Driver {
@@ -57,9 +67,12 @@ impl Driver {
             io,
             conn,
             inbox,
+            arrivals: Vec::new(),
             input: BytesMut::with_capacity(READ),
             out: Vec::new(),
             written: 0,
+            crowd: false,
+            waited: false,
             timer: Box::pin(tokio::time::sleep(FAR)),
         }
     }
@@ -88,11 +101,17 @@ impl Driver {
             let read = self.read(cx);
             let quiet = matches!(read, Read::Nothing);
             let turn = self.turn(cx, read);
-            if let Some(inbox) = self.inbox.as_ref().filter(|_| !turn.arrivals.is_empty()) {
-                inbox.push(&self.conn, turn.arrivals);
+            if let Some(inbox) = self.inbox.as_ref().filter(|_| !self.arrivals.is_empty()) {
+                inbox.push(&self.conn, &mut self.arrivals);
             }
             if turn.ended {
                 return Poll::Ready(());
+            }
+            if turn.gathers {
+                // Behind the tasks that were woken: one write then takes what all of them have to send.
+                self.waited = true;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
             }
             let blocked = match self.write(cx) {
                 Ok(blocked) => blocked,
@@ -123,6 +142,7 @@ impl Driver {
     fn turn(&mut self, cx: &Context<'_>, read: Read) -> Turn {
         let now = self.conn.now();
         let (input, out) = (&mut self.input, &mut self.out);
+        let (crowd, waited, arrivals) = (&mut self.crowd, &mut self.waited, &mut self.arrivals);
         self.conn.drive(cx, |session| {
             let quiet = matches!(read, Read::Nothing);
             match read {
@@ -133,15 +153,19 @@ impl Driver {
             if now >= session.next_time() {
                 session.on_time(now);
             }
-            if out.is_empty() {
+            *crowd |= session.news() > 1;
+            let gathers = *crowd && !*waited && out.is_empty() && session.wants_write();
+            if out.is_empty() && !gathers {
                 session.fill(out);
+                (*crowd, *waited) = (*crowd && out.is_empty(), false);
             }
             session.write_begins();
             session.end_if_done();
-            let sleeps = quiet && out.is_empty();
+            let sleeps = quiet && out.is_empty() && !gathers;
             let ended = session.end().is_some();
             // With bytes to write, it is the socket that wakes the driver.
-            (Turn { arrivals: session.take_arrivals(), ended, sleeps }, sleeps)
+            session.take_arrivals(arrivals);
+            (Turn { ended, sleeps, gathers }, sleeps)
         })
     }
 

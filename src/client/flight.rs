@@ -40,8 +40,8 @@ impl Flight {
         Flight { counts: counts.clone(), began }
     }
 
-    pub(super) fn metrics(&self) -> &Metrics {
-        &self.counts.metrics
+    pub(super) fn counts(&self) -> &Arc<Counts> {
+        &self.counts
     }
 
     pub(super) fn failed(&self, error: &Error) {

@@ -1,7 +1,7 @@
 //! Requests that came and nobody has received yet, from all connections of a provider.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
@@ -21,39 +21,56 @@ pub(super) struct Inbox {
 struct Queue {
     items: VecDeque<Item>,
     closed: bool,
+    /// A receiver has been woken that has not looked yet. It passes the word on if it finds more than it takes, so
+    /// that a burst wakes no more receivers than there is work for.
+    woken: bool,
 }
 
 impl Inbox {
-    pub(super) fn push(&self, conn: &Arc<Conn>, arrivals: Vec<Arrival>) {
+    pub(super) fn push(&self, conn: &Arc<Conn>, arrivals: &mut Vec<Arrival>) {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         if queue.closed {
             drop(queue);
-            arrivals.into_iter().for_each(|arrival| conn.refuse(arrival.key));
+            arrivals.drain(..).for_each(|arrival| conn.refuse(arrival.key));
             return;
         }
-        queue.items.extend(arrivals.into_iter().map(|arrival| (conn.clone(), arrival)));
-        drop(queue);
-        self.came.notify_one();
+        queue.items.extend(arrivals.drain(..).map(|arrival| (conn.clone(), arrival)));
+        self.wake_one(queue);
+    }
+
+    fn wake_one(&self, mut queue: MutexGuard<'_, Queue>) {
+        if !std::mem::replace(&mut queue.woken, true) {
+            drop(queue);
+            self.came.notify_one();
+        }
     }
 
     /// The next request; `None` once closed.
     pub(super) async fn receive(&self) -> Option<Item> {
+        // Whoever never has to wait lets the other tasks go on now and then.
+        tokio::task::coop::consume_budget().await;
+        let mut woken = false;
         loop {
             {
                 let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+                if woken {
+                    queue.woken = false;
+                }
                 if let Some(item) = queue.items.pop_front() {
                     if !queue.items.is_empty() {
-                        // A permit wakes one receiver, however many requests came: pass it on.
-                        self.came.notify_one();
+                        self.wake_one(queue);
                     }
                     return Some(item);
                 }
                 if queue.closed {
+                    drop(queue);
                     self.came.notify_one();
                     return None;
                 }
             }
+            // Dropped after its wake-up, it wakes another in its place.
             self.came.notified().await;
+            woken = true;
         }
     }
 
@@ -65,5 +82,77 @@ impl Inbox {
         drop(queue);
         self.came.notify_one();
         items.into_iter().for_each(|(conn, arrival)| conn.refuse(arrival.key));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Context, Poll, Wake, Waker};
+
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::base::{ChannelId, Key, Time};
+    use crate::protocol::{Flags, Hello, Role, VERSION};
+
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn conn() -> Arc<Conn> {
+        let (channel, client, token, name) = (ChannelId::NIL, Uuid::nil(), Vec::new(), String::new());
+        let (role, version) = (Role::Provider, VERSION);
+        let hello = Hello { version, role, features: 0, channel, client, window: 1, max_concurrent: 9, token, name };
+        Arc::new(Conn::new(&hello, super::super::Addr::Tcp("a:1".into())).unwrap())
+    }
+
+    fn arrivals(n: u64) -> Vec<Arrival> {
+        let one = |n| Arrival {
+            key: Key::unpack(n),
+            id: Uuid::nil(),
+            flags: Flags::NONE,
+            left_ms: 0,
+            at: Time::ZERO,
+            block: None,
+        };
+        (0..n).map(one).collect()
+    }
+
+    #[test]
+    fn a_burst_wakes_one_receiver_at_a_time_and_none_is_lost() {
+        let (inbox, conn) = (Inbox::default(), conn());
+        let woken: Vec<Arc<Woken>> = std::iter::repeat_with(Arc::default).take(4).collect();
+        let count = || woken.iter().map(|one| one.0.load(Ordering::Relaxed)).collect::<Vec<_>>();
+        let wakers: Vec<Waker> = woken.iter().map(|one| Waker::from(one.clone())).collect();
+        let mut first = pin!(inbox.receive());
+        let mut second = Box::pin(inbox.receive());
+        let mut third = pin!(inbox.receive());
+        let mut fourth = pin!(inbox.receive());
+        assert!(first.as_mut().poll(&mut Context::from_waker(&wakers[0])).is_pending());
+        assert!(second.as_mut().poll(&mut Context::from_waker(&wakers[1])).is_pending());
+        assert!(third.as_mut().poll(&mut Context::from_waker(&wakers[2])).is_pending());
+        assert!(fourth.as_mut().poll(&mut Context::from_waker(&wakers[3])).is_pending());
+        inbox.push(&conn, &mut arrivals(2));
+        inbox.push(&conn, &mut arrivals(1));
+        assert_eq!(count(), [1, 0, 0, 0]);
+        assert!(first.as_mut().poll(&mut Context::from_waker(&wakers[0])).is_ready());
+        assert_eq!(count(), [1, 1, 0, 0], "there is more");
+        drop(second);
+        assert_eq!(count(), [1, 1, 1, 0], "who is woken and goes away wakes the next");
+        assert!(third.as_mut().poll(&mut Context::from_waker(&wakers[2])).is_ready());
+        assert_eq!(count(), [1, 1, 1, 1]);
+        assert!(fourth.as_mut().poll(&mut Context::from_waker(&wakers[3])).is_ready());
+        let mut last = pin!(inbox.receive());
+        assert!(last.as_mut().poll(&mut Context::from_waker(&wakers[0])).is_pending());
+        inbox.push(&conn, &mut arrivals(1));
+        assert_eq!(count(), [2, 1, 1, 1]);
+        assert!(matches!(last.as_mut().poll(&mut Context::from_waker(&wakers[0])), Poll::Ready(Some(_))));
     }
 }

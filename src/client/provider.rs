@@ -8,6 +8,7 @@ use super::dial::{Dial, Sockets};
 use super::flight::Counts;
 use super::inbox::Inbox;
 use super::link::{Link, Plan};
+use super::session::Taken;
 use super::{Addrs, Channel, Error, ErrorKind, Metrics, Options, Request, Retry};
 
 /// Answers a channel's requests. A cheap handle: clones share one connection, and any number of tasks may
@@ -40,6 +41,22 @@ struct Inner {
     link: Arc<Link>,
     inbox: Arc<Inbox>,
     counts: Arc<Counts>,
+}
+
+/// The next request somebody waits for.
+pub(super) async fn receive(inbox: &Inbox, counts: &Arc<Counts>) -> Option<Request> {
+    loop {
+        let (conn, arrival) = inbox.receive().await?;
+        let body = match conn.take_up(arrival.key) {
+            Taken::Whole(body) => Some(body),
+            Taken::Begun => None,
+            Taken::Over => {
+                conn.refuse(arrival.key);
+                continue;
+            }
+        };
+        return Some(Request::new(conn, arrival, body, counts));
+    }
 }
 
 impl Drop for Inner {
@@ -111,14 +128,12 @@ impl Provider {
     /// connecting again is hopeless: then [`Provider::error`] says why. Requests nobody waits for any more are
     /// skipped. Dropping the future loses no request.
     pub async fn receive(&self) -> Option<Request> {
-        loop {
-            let (conn, arrival) = self.inner.inbox.receive().await?;
-            if conn.with(|session| session.is_over(arrival.key)) {
-                conn.refuse(arrival.key);
-                continue;
-            }
-            return Some(Request::new(conn, arrival, &self.inner.counts));
-        }
+        receive(&self.inner.inbox, &self.inner.counts).await
+    }
+
+    /// What it takes to receive, without keeping the provider alive.
+    pub(super) fn desk(&self) -> (Arc<Inbox>, Arc<Counts>) {
+        (self.inner.inbox.clone(), self.inner.counts.clone())
     }
 
     /// Why [`Provider::receive`] gave `None`, if nobody asked for the end: a bad token, say.

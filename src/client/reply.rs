@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use bytes::Bytes;
+use tokio::io::AsyncRead;
 
 use super::body::Kind;
 use super::connection::Conn;
-use super::flight::Flight;
+use super::flight::{Counts, Flight};
 use super::pump::Feed;
-use super::session::Flow;
-use super::{Body, Error, ErrorKind, Headers, Metrics};
+use super::session::{Answer, Flow};
+use super::{Body, Error, ErrorKind, Headers};
 use crate::base::Key;
 use crate::protocol::{Code, encode_headers};
 
@@ -25,6 +26,8 @@ pub(super) struct Reply {
     key: Key,
     flight: Flight,
     done: bool,
+    /// The connection keeps nothing of the request any more.
+    released: bool,
     /// What a drop says.
     dropped: &'static str,
     watch: Option<Arc<Watch>>,
@@ -51,35 +54,51 @@ impl Watch {
 
 impl Reply {
     pub(super) fn new(conn: Arc<Conn>, key: Key, flight: Flight) -> Reply {
-        Reply { conn, key, flight, done: false, dropped: "request dropped without an answer", watch: None }
+        Reply {
+            conn,
+            key,
+            flight,
+            done: false,
+            released: false,
+            dropped: "request dropped without an answer",
+            watch: None,
+        }
     }
 
     /// Has a drop wait for the watcher; gives what that needs to end the request itself.
     pub(super) fn watched(&mut self) -> Watched {
         let watch = Arc::new(Watch::default());
         self.watch = Some(watch.clone());
-        Watched { conn: self.conn.clone(), key: self.key, watch, metrics: self.flight.metrics().clone() }
+        Watched { conn: self.conn.clone(), key: self.key, watch, counts: self.flight.counts().clone() }
     }
 
-    pub(super) async fn send(mut self, headers: Headers, body: Body) -> Result<(), Error> {
+    pub(super) async fn send(&mut self, headers: Headers, body: Body) -> Result<(), Error> {
         match body.0 {
             Kind::Bytes(bytes) => {
-                self.begin(headers, bytes, true)?;
+                if self.begin(headers, bytes, true)? == Answer::Taken {
+                    (self.done, self.released) = (true, true);
+                    return Ok(());
+                }
                 self.settle().await
             }
             Kind::Reader(reader) => {
                 self.begin(headers, Bytes::new(), false)?;
-                let mut feed = Feed::new(reader);
-                while let Some(piece) = feed.next(&self.conn, self.key).await {
-                    let piece = piece.map_err(|error| self.unreadable(error))?;
-                    if piece.is_empty() {
-                        return self.finish().await;
-                    }
-                    self.conn.with(|session| session.push_body(self.key, piece));
-                }
-                Err(self.refused())
+                // Boxed, so that a short answer doesn't carry what streaming takes.
+                Box::pin(self.stream(reader)).await
             }
         }
+    }
+
+    async fn stream(&mut self, reader: Box<dyn AsyncRead + Send + Unpin>) -> Result<(), Error> {
+        let mut feed = Feed::new(reader);
+        while let Some(piece) = feed.next(&self.conn, self.key).await {
+            let piece = piece.map_err(|error| self.unreadable(error))?;
+            if piece.is_empty() {
+                return self.finish().await;
+            }
+            self.conn.with(|session| session.push_body(self.key, piece));
+        }
+        Err(self.refused())
     }
 
     pub(super) fn start(mut self, headers: Headers) -> Result<Responder, Error> {
@@ -96,7 +115,7 @@ impl Reply {
         Ok(())
     }
 
-    fn begin(&mut self, headers: Headers, body: Bytes, whole: bool) -> Result<(), Error> {
+    fn begin(&mut self, headers: Headers, body: Bytes, whole: bool) -> Result<Answer, Error> {
         let mut block = Vec::new();
         if !headers.is_empty() {
             encode_headers(headers, &mut block)
@@ -108,8 +127,8 @@ impl Reply {
             return Err(Error::new(ErrorKind::InvalidInput, text));
         }
         match self.conn.with(|session| session.respond(self.key, block, body, whole)) {
-            Flow::Open => Ok(()),
-            Flow::Closed => Err(self.refused()),
+            Answer::Closed => Err(self.refused()),
+            answer => Ok(answer),
         }
     }
 
@@ -121,7 +140,7 @@ impl Reply {
         }
     }
 
-    async fn finish(mut self) -> Result<(), Error> {
+    async fn finish(&mut self) -> Result<(), Error> {
         if self.conn.with(|session| session.finish_body(self.key)) == Flow::Closed {
             return Err(self.refused());
         }
@@ -181,7 +200,9 @@ impl Drop for Reply {
             let text = self.dropped;
             self.end_with(text);
         }
-        self.conn.with(|session| session.release_writer(self.key));
+        if !self.released {
+            self.conn.with(|session| session.release_writer(self.key));
+        }
     }
 }
 
@@ -190,7 +211,7 @@ pub(super) struct Watched {
     conn: Arc<Conn>,
     key: Key,
     watch: Arc<Watch>,
-    metrics: Metrics,
+    counts: Arc<Counts>,
 }
 
 impl Watched {
@@ -198,7 +219,7 @@ impl Watched {
     pub(super) fn over(self, text: &str) {
         if self.watch.over() {
             if fail(&self.conn, self.key, text) {
-                self.metrics.count_error(ErrorKind::Application);
+                self.counts.metrics.count_error(ErrorKind::Application);
             }
             self.conn.with(|session| session.release_writer(self.key));
         }
@@ -225,7 +246,7 @@ impl Responder {
     ///
     /// # Errors
     /// As [`Responder::write`].
-    pub async fn finish(self) -> Result<(), Error> {
+    pub async fn finish(mut self) -> Result<(), Error> {
         self.reply.finish().await
     }
 

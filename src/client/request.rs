@@ -1,6 +1,7 @@
 //! A request as a provider sees it.
 
 use std::fmt;
+use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use super::connection::Conn;
 use super::flight::{Counts, Flight};
 use super::reply::{Reply, Responder, Watched};
 use super::response::{find, headers_of};
-use super::session::Arrival;
+use super::session::{Arrival, Chunks};
 use super::{Body, Error, ErrorKind, Headers};
 use crate::base::Key;
 use crate::protocol::Flags;
@@ -52,16 +53,20 @@ pub struct Request {
 struct Reader {
     conn: Arc<Conn>,
     key: Key,
+    /// The body, if it had come whole when the request was received: then the connection keeps nothing of it.
+    whole: Option<Chunks>,
 }
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        self.conn.with(|session| session.release_reader(self.key));
+        if self.whole.is_none() {
+            self.conn.with(|session| session.release_reader(self.key));
+        }
     }
 }
 
 impl Request {
-    pub(super) fn new(conn: Arc<Conn>, arrival: Arrival, counts: &Arc<Counts>) -> Request {
+    pub(super) fn new(conn: Arc<Conn>, arrival: Arrival, whole: Option<Chunks>, counts: &Arc<Counts>) -> Request {
         let came = conn.instant_of(arrival.at).unwrap_or_else(Instant::now);
         let flight = Flight::begin(counts, Some(came));
         Request {
@@ -71,7 +76,7 @@ impl Request {
             deadline: came + Duration::from_millis(arrival.left_ms.into()),
             piece: Bytes::new(),
             reply: Some(Reply::new(conn.clone(), arrival.key, flight)),
-            reader: Reader { conn, key: arrival.key },
+            reader: Reader { conn, key: arrival.key, whole },
         }
     }
 
@@ -125,7 +130,9 @@ impl Request {
     /// The next piece of the body; `None` at its end. What is not read is not granted either (§4).
     ///
     /// # Errors
-    /// [`ErrorKind::Cancelled`], [`ErrorKind::Deadline`] or [`ErrorKind::Connection`] when nobody waits any more.
+    /// [`ErrorKind::Cancelled`], [`ErrorKind::Deadline`] or [`ErrorKind::Connection`] when nobody waits any more. A
+    /// body that had come whole when the request was received can be read all the same; then it is the answer that
+    /// fails.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
         std::future::poll_fn(|cx| self.poll_chunk(cx)).await
     }
@@ -166,17 +173,26 @@ impl Request {
     /// # Errors
     /// [`ErrorKind::Cancelled`], [`ErrorKind::Deadline`] or [`ErrorKind::Connection`] when nobody waits any more;
     /// [`ErrorKind::Body`] when `body` can't be read, which fails the request.
-    pub async fn respond(self, body: impl Into<Body>) -> Result<(), Error> {
-        self.respond_with(Headers::new(), body).await
+    pub fn respond(self, body: impl Into<Body>) -> impl Future<Output = Result<(), Error>> + Send {
+        self.respond_with(Headers::new(), body)
     }
 
     /// As [`Request::respond`], with headers.
     ///
     /// # Errors
     /// As [`Request::respond`], and [`ErrorKind::InvalidInput`] for headers that can't be sent (§1).
-    pub async fn respond_with(mut self, headers: Headers, body: impl Into<Body>) -> Result<(), Error> {
-        let reply = self.take_reply()?;
-        reply.send(headers, body.into()).await
+    pub fn respond_with(
+        mut self,
+        headers: Headers,
+        body: impl Into<Body>,
+    ) -> impl Future<Output = Result<(), Error>> + Send {
+        let body = body.into();
+        async move {
+            match &mut self.reply {
+                Some(reply) => reply.send(headers, body).await,
+                None => Err(answered()),
+            }
+        }
     }
 
     /// Begins an answer that is written as it comes, while the request's body can still be read.
@@ -207,7 +223,6 @@ impl Request {
     }
 
     fn take_reply(&mut self) -> Result<Reply, Error> {
-        let answered = || Error::new(ErrorKind::InvalidInput, "the answer to this request has been begun already");
         self.reply.take().ok_or_else(answered)
     }
 
@@ -215,8 +230,15 @@ impl Request {
         if !self.piece.is_empty() {
             return Poll::Ready(Ok(Some(std::mem::take(&mut self.piece))));
         }
-        self.reader.conn.poll_chunk(self.reader.key, cx)
+        match &mut self.reader.whole {
+            Some(body) => Poll::Ready(Ok(body.pop())),
+            None => self.reader.conn.poll_chunk(self.reader.key, cx),
+        }
     }
+}
+
+fn answered() -> Error {
+    Error::new(ErrorKind::InvalidInput, "the answer to this request has been begun already")
 }
 
 /// The body of a [`Request`] as a reader: see [`Request::reader`].

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
+use futures_core::Stream;
 use tokio::io::{AsyncBufRead, AsyncRead, ReadBuf};
 use uuid::Uuid;
 
@@ -35,6 +36,7 @@ pub struct Response {
     headers: Headers,
     rest: Chunks,
     opened: Opened,
+    /// It counts as in flight until its end.
     flight: Option<Flight>,
 }
 
@@ -48,15 +50,14 @@ pub(super) fn find<'a>(headers: &'a Headers, key: &str) -> Option<&'a [u8]> {
 }
 
 impl Response {
-    pub(super) fn new(id: Uuid, begun: Begun, opened: Opened) -> Response {
+    pub(super) fn new(id: Uuid, begun: Begun, mut opened: Opened, flight: Flight) -> Response {
         let headers = headers_of(begun.block);
-        Response { id, headers, rest: begun.rest.unwrap_or_default(), opened, flight: None }
-    }
-
-    /// Counts it as in flight until its end.
-    pub(super) fn fly(&mut self, flight: Flight) {
-        // One that has come whole has ended already.
-        self.flight = self.opened.key.is_some().then_some(flight);
+        let Some(rest) = begun.rest else {
+            return Response { id, headers, rest: Chunks::default(), opened, flight: Some(flight) };
+        };
+        // It has come whole, and so has ended.
+        opened.key = None;
+        Response { id, headers, rest, opened, flight: None }
     }
 
     /// The id the request went under.
@@ -121,6 +122,27 @@ impl Response {
             }
         }
         Poll::Ready(result)
+    }
+}
+
+/// The pieces of the body, as [`Response::chunk`] gives them; over at the body's end, and behind an error.
+///
+/// ```no_run
+/// # async fn example(consumer: corelay::client::Consumer) -> Result<(), corelay::client::Error> {
+/// use std::time::Duration;
+/// use futures_util::TryStreamExt;
+/// let response = consumer.send("two apples", Duration::from_secs(5)).await?;
+/// let pieces: Vec<bytes::Bytes> = response.try_collect().await?;
+/// # Ok(())
+/// # }
+/// ```
+impl Stream for Response {
+    type Item = Result<Bytes, Error>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        let over = this.opened.key.is_some() && this.flight.is_none();
+        if over { Poll::Ready(None) } else { this.poll_chunk(cx).map(Result::transpose) }
     }
 }
 

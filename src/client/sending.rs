@@ -1,6 +1,8 @@
 //! A request on its way: built, opened on a connection, its body fed, its response awaited.
 
+use std::future::{Future, poll_fn};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,8 +11,9 @@ use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
 use super::body::Kind;
-use super::connection::Conn;
+use super::connection::{Begun, Conn};
 use super::flight::Flight;
+use super::link::Link;
 use super::pump::pump;
 use super::session::NewRequest;
 use super::{Body, Consumer, Error, ErrorKind, Response};
@@ -35,11 +38,13 @@ pub struct RequestBuilder<'a> {
 }
 
 impl<'a> RequestBuilder<'a> {
+    #[inline]
     pub(super) fn new(consumer: &'a Consumer, body: Body) -> RequestBuilder<'a> {
         RequestBuilder { consumer, body, timeout: None, headers: Headers::new(), flags: Flags::NONE, id: None }
     }
 
     /// Bounds the whole request, to the response's last byte. Without it, the broker's default holds.
+    #[inline]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
@@ -81,59 +86,94 @@ impl<'a> RequestBuilder<'a> {
     ///
     /// # Errors
     /// As [`Consumer::send`].
-    pub async fn send(self) -> Result<Response, Error> {
-        let flight = Flight::begin(&self.consumer.inner.counts, None);
-        let result = self.run().await;
-        match result {
-            Ok(mut response) => {
-                response.fly(flight);
-                Ok(response)
-            }
-            Err(error) => {
-                flight.failed(&error);
-                Err(error)
-            }
-        }
+    #[expect(clippy::manual_async_fn, reason = "an `async fn` keeps its arguments twice, as given and as worked on")]
+    pub fn send(mut self) -> impl Future<Output = Result<Response, Error>> + Send + use<'a> {
+        async move { self.run().await }
     }
 
     /// Sends one-way (§5), and resolves when all of the request has been handed to a provider.
     ///
     /// # Errors
     /// As [`Consumer::send`].
-    pub async fn publish(mut self) -> Result<(), Error> {
+    pub fn publish(mut self) -> impl Future<Output = Result<(), Error>> + Send + use<'a> {
         self.set(Flags::ONEWAY, true);
-        let mut response = self.send().await?;
-        while response.chunk().await?.is_some() {}
-        Ok(())
+        async move {
+            let mut response = self.run().await?;
+            while response.chunk().await?.is_some() {}
+            Ok(())
+        }
     }
 
     fn set(&mut self, flag: Flags, on: bool) {
         self.flags = Flags(if on { self.flags.0 | flag.0 } else { self.flags.0 & !flag.0 });
     }
 
-    async fn run(self) -> Result<Response, Error> {
-        let inner = &self.consumer.inner;
+    async fn run(&mut self) -> Result<Response, Error> {
+        let flight = Flight::begin(&self.consumer.inner.counts, None);
         let mut block = Vec::new();
         if !self.headers.is_empty() {
-            encode_headers(self.headers, &mut block)
-                .map_err(|bad| Error::new(ErrorKind::InvalidInput, bad.to_string()).source(Some(Arc::new(bad))))?;
+            encode_headers(std::mem::take(&mut self.headers), &mut block)
+                .map_err(|bad| Error::new(ErrorKind::InvalidInput, bad.to_string()).source(Some(Arc::new(bad))))
+                .inspect_err(|error| flight.failed(error))?;
         }
-        let now = Instant::now();
-        let limits = Limits {
-            timeout: self.timeout,
-            until: now + self.timeout.unwrap_or(DEFAULT_WAIT).min(FOREVER),
-            grace: inner.grace,
-        };
-        let id = self.id.unwrap_or_else(random_id);
-        let mut draft = Draft { id, flags: self.flags, block, body: self.body.0 };
+        let id = *self.id.get_or_insert_with(random_id);
+        let mut limits = Limits::new(self.timeout, self.consumer.inner.grace);
         loop {
-            let conn = limits.connection(self.consumer).await?;
-            let Some(opened) = draft.open(&conn, &limits)? else { continue };
-            match opened.begin(id).await {
-                Err(error) if draft.can_move(&conn, &error) => {}
-                result => return result,
+            let conn = limits.connection(self.consumer).await.inspect_err(|error| flight.failed(error))?;
+            let mut opened = Opened { conn, key: None, pump: None };
+            let begun = poll_fn(|cx| match opened.key {
+                Some(key) => opened.conn.poll_begin(key, cx).map_ok(Some),
+                None => self.open(&mut opened, &block, &limits, cx),
+            })
+            .await;
+            match begun {
+                Ok(None) => {}
+                Ok(Some(begun)) => return Ok(Response::new(id, begun, opened, flight)),
+                Err(error) if self.can_move(&opened.conn, &error) => {}
+                Err(error) => {
+                    flight.failed(&error);
+                    return Err(error);
+                }
             }
         }
+    }
+
+    /// Opens it on a connection on which the caller has a stream, and waits there for the response; `None` if that
+    /// connection takes no requests any more.
+    fn open(
+        &mut self,
+        on: &mut Opened,
+        block: &[u8],
+        limits: &Limits,
+        cx: &Context<'_>,
+    ) -> Poll<Result<Option<Begun>, Error>> {
+        let (timeout_ms, deadline) = limits.on(&on.conn, block).inspect_err(|_| on.conn.give_back())?;
+        let (body, whole) = match &self.body.0 {
+            Kind::Bytes(bytes) => (bytes.clone(), true),
+            Kind::Reader(_) => (Bytes::new(), false),
+        };
+        on.key = on.conn.open(NewRequest {
+            id: self.id.unwrap_or_default(),
+            flags: self.flags,
+            timeout_ms,
+            deadline: on.conn.time_of(deadline),
+            block: block.to_vec(),
+            body,
+            whole,
+            waiter: Some(cx.waker().clone()),
+        });
+        let Some(key) = on.key else { return Poll::Ready(Ok(None)) };
+        if let Kind::Reader(reader) = &mut self.body.0 {
+            let reader = std::mem::replace(reader, Box::new(tokio::io::empty()));
+            on.pump = Some(tokio::spawn(pump(on.conn.clone(), key, reader)).abort_handle());
+        }
+        Poll::Pending
+    }
+
+    /// Whether it can go to another broker: this one is leaving and has begun nothing, and all bytes are still here.
+    fn can_move(&self, conn: &Conn, error: &Error) -> bool {
+        let whole = matches!(self.body.0, Kind::Bytes(_));
+        whole && error.kind == ErrorKind::Draining && !error.may_have_started() && conn.broker_leaves()
     }
 }
 
@@ -148,19 +188,34 @@ struct Limits {
     /// Until when to wait for a connection and a stream.
     until: Instant,
     grace: Duration,
+    /// The time, as it was after the last wait.
+    now: Instant,
 }
 
 impl Limits {
+    fn new(timeout: Option<Duration>, grace: Duration) -> Limits {
+        let now = Instant::now();
+        Limits { timeout, until: now + timeout.unwrap_or(DEFAULT_WAIT).min(FOREVER), grace, now }
+    }
+
     /// A connection with a free stream, which is the caller's.
-    async fn connection(&self, consumer: &Consumer) -> Result<Arc<Conn>, Error> {
+    async fn connection(&mut self, consumer: &Consumer) -> Result<Arc<Conn>, Error> {
         let link = &consumer.inner.link;
         if let Some(conn) = link.current().filter(|conn| conn.try_acquire()) {
             return Ok(conn);
         }
+        // Boxed, so that a request that needn't wait doesn't carry what waiting takes.
+        Box::pin(self.wait(link)).await
+    }
+
+    async fn wait(&mut self, link: &Link) -> Result<Arc<Conn>, Error> {
         loop {
             let conn = link.connected(self.until).await?;
             match timeout_at(self.until, conn.acquire()).await {
-                Ok(true) => return Ok(conn),
+                Ok(true) => {
+                    self.now = Instant::now();
+                    return Ok(conn);
+                }
                 Ok(false) => {}
                 Err(_) => {
                     return Err(Error::new(ErrorKind::Deadline, "the timeout passed before a stream was free"));
@@ -170,8 +225,16 @@ impl Limits {
     }
 
     /// The timeout on the wire, in ms, and when this side gives up.
-    fn on(&self, conn: &Conn) -> Result<(u32, Instant), Error> {
-        let now = Instant::now();
+    ///
+    /// # Errors
+    /// Where the time is over already, or the broker takes no header block as long as this.
+    fn on(&self, conn: &Conn, block: &[u8]) -> Result<(u32, Instant), Error> {
+        let max_frame = conn.server().map_or(u32::MAX, |server| server.max_frame);
+        if REQUEST_ID_LEN + block.len() > max_frame as usize {
+            let text = format!("headers don't fit the broker's frames of at most {max_frame} bytes");
+            return Err(Error::new(ErrorKind::InvalidInput, text));
+        }
+        let now = self.now;
         if self.timeout.is_none() {
             let default = conn.server().map_or(DEFAULT_WAIT, |server| server.default_timeout);
             return Ok((0, now + default + self.grace));
@@ -180,54 +243,9 @@ impl Limits {
         if left.is_zero() {
             return Err(Error::new(ErrorKind::Deadline, "the timeout passed before the request was sent"));
         }
-        let ms = left.as_nanos().div_ceil(1_000_000).min(u32::MAX.into());
-        Ok((ms as u32, self.until + self.grace))
-    }
-}
-
-/// A request that can be opened, and again where it was only bytes.
-struct Draft {
-    id: Uuid,
-    flags: Flags,
-    block: Vec<u8>,
-    body: Kind,
-}
-
-impl Draft {
-    /// Whether it can go to another broker: this one is leaving and has begun nothing, and all bytes are still here.
-    fn can_move(&self, conn: &Conn, error: &Error) -> bool {
-        let whole = matches!(self.body, Kind::Bytes(_));
-        whole && error.kind == ErrorKind::Draining && !error.may_have_started() && conn.broker_leaves()
-    }
-
-    /// Opens it on a connection on which the caller has a stream; `None` if that takes no requests any more.
-    fn open(&mut self, conn: &Arc<Conn>, limits: &Limits) -> Result<Option<Opened>, Error> {
-        let (timeout_ms, deadline) = limits.on(conn)?;
-        let max_frame = conn.server().map_or(u32::MAX, |server| server.max_frame);
-        if REQUEST_ID_LEN + self.block.len() > max_frame as usize {
-            let text = format!("headers don't fit the broker's frames of at most {max_frame} bytes");
-            return Err(Error::new(ErrorKind::InvalidInput, text));
-        }
-        let (body, whole) = match &self.body {
-            Kind::Bytes(bytes) => (bytes.clone(), true),
-            Kind::Reader(_) => (Bytes::new(), false),
-        };
-        let request = NewRequest {
-            id: self.id,
-            flags: self.flags,
-            timeout_ms,
-            deadline: conn.time_of(deadline),
-            block: self.block.clone(),
-            body,
-            whole,
-        };
-        let Ok(key) = conn.open(request) else { return Ok(None) };
-        let mut opened = Opened { conn: conn.clone(), key: Some(key), pump: None };
-        if let Kind::Reader(reader) = &mut self.body {
-            let reader = std::mem::replace(reader, Box::new(tokio::io::empty()));
-            opened.pump = Some(tokio::spawn(pump(conn.clone(), key, reader)).abort_handle());
-        }
-        Ok(Some(opened))
+        // Rounded up; not by `as_nanos`, whose 128 bits are slow to divide.
+        let ms = left.as_secs().saturating_mul(1000) + u64::from(left.subsec_nanos().div_ceil(1_000_000));
+        Ok((ms.min(u32::MAX.into()) as u32, self.until + self.grace))
     }
 }
 
@@ -238,17 +256,6 @@ pub(super) struct Opened {
     /// `None` once the connection keeps nothing of it.
     pub(super) key: Option<Key>,
     pump: Option<AbortHandle>,
-}
-
-impl Opened {
-    async fn begin(mut self, id: Uuid) -> Result<Response, Error> {
-        let Some(key) = self.key else { unreachable!("just opened") };
-        let begun = std::future::poll_fn(|cx| self.conn.poll_begin(key, cx)).await?;
-        if begun.rest.is_some() {
-            self.key = None;
-        }
-        Ok(Response::new(id, begun, self))
-    }
 }
 
 impl Drop for Opened {

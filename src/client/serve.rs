@@ -1,15 +1,21 @@
 //! Running a handler for each request: [`Provider::serve`].
 
 use std::any::Any;
+use std::borrow::Cow;
 use std::fmt::Display;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::Poll;
 
-use tokio::sync::Semaphore;
+use tokio::sync::Notify;
+use tokio::sync::mpsc::{self, Sender};
 
+use super::flight::Counts;
+use super::inbox::Inbox;
+use super::provider::receive;
 use super::reply::Watched;
 use super::{Metrics, Provider, Request};
 
@@ -32,7 +38,7 @@ impl<E: Display + Send + 'static> Outcome for Result<(), E> {
 }
 
 impl Provider {
-    /// Runs `handler` for each request, at most `concurrency` at once (at least 1), each in a task of its own.
+    /// Runs `handler` for each request, at most `concurrency` at once (at least 1), in as many tasks as that takes.
     /// Returns when the provider is closed or drained, or has given up ([`Provider::error`]), and all handlers are
     /// over. If the future is dropped, the handlers that run go on.
     ///
@@ -57,19 +63,83 @@ impl Provider {
         H: Fn(Request) -> F + Send + Sync + 'static,
         F: Future<Output: Outcome> + Send + 'static,
     {
-        let concurrency = concurrency.clamp(1, u32::MAX as usize);
-        let slots = Arc::new(Semaphore::new(concurrency));
-        let handler = Arc::new(handler);
-        loop {
-            let Ok(slot) = slots.clone().acquire_owned().await else { return };
-            let Some(request) = self.receive().await else { break };
-            let (handler, metrics) = (handler.clone(), self.metrics().clone());
-            tokio::spawn(async move {
-                run(&*handler, request, &metrics).await;
-                drop(slot);
-            });
+        let (inbox, counts) = self.desk();
+        let crew = Arc::new(Crew {
+            inbox,
+            counts,
+            handler,
+            limit: concurrency.max(1),
+            tasks: AtomicUsize::new(0),
+            free: AtomicUsize::new(0),
+            stopped: AtomicBool::new(false),
+            stop: Notify::new(),
+        });
+        let _dismiss = Dismiss(crew.clone());
+        let (working, mut over) = mpsc::channel(1);
+        crew.grow(&working);
+        drop(working);
+        let _ = over.recv().await; // which is when the last task has dropped its end
+    }
+}
+
+/// The tasks of one [`Provider::serve`]: as many as were ever needed at once. Each runs one handler after the other,
+/// so that a request costs no task of its own. They keep nothing of the provider alive.
+struct Crew<H> {
+    inbox: Arc<Inbox>,
+    counts: Arc<Counts>,
+    handler: H,
+    limit: usize,
+    tasks: AtomicUsize,
+    /// Tasks without a request. While there may be more, there is one.
+    free: AtomicUsize,
+    stopped: AtomicBool,
+    stop: Notify,
+}
+
+impl<H, F> Crew<H>
+where
+    H: Fn(Request) -> F + Send + Sync + 'static,
+    F: Future<Output: Outcome> + Send + 'static,
+{
+    /// Adds a task, if there may be one more.
+    fn grow(self: &Arc<Self>, working: &Sender<()>) {
+        let more = |tasks: usize| (tasks < self.limit).then_some(tasks + 1);
+        if self.tasks.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok() {
+            self.free.fetch_add(1, Ordering::Relaxed);
+            tokio::spawn(self.clone().work(working.clone()));
         }
-        let _ = slots.acquire_many(concurrency as u32).await;
+    }
+
+    async fn work(self: Arc<Self>, working: Sender<()>) {
+        while let Some(request) = self.next().await {
+            if self.free.fetch_sub(1, Ordering::Relaxed) == 1 {
+                self.grow(&working);
+            }
+            run(&self.handler, request, &self.counts.metrics).await;
+            self.free.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    async fn next(&self) -> Option<Request> {
+        let stop = self.stop.notified(); // before the look at `stopped`: or it could be missed
+        if self.stopped.load(Ordering::Acquire) {
+            return None;
+        }
+        tokio::select! {
+            biased;
+            request = receive(&self.inbox, &self.counts) => request,
+            () = stop => None,
+        }
+    }
+}
+
+/// Lets the tasks end when they have finished what they have.
+struct Dismiss<H>(Arc<Crew<H>>);
+
+impl<H> Drop for Dismiss<H> {
+    fn drop(&mut self) {
+        self.0.stopped.store(true, Ordering::Release);
+        self.0.stop.notify_waiters();
     }
 }
 
@@ -85,12 +155,12 @@ where
         Err(panic) => Err(panic),
     };
     let text = match result {
-        Ok(outcome) => outcome.failure().unwrap_or_else(|| "request dropped without an answer".into()),
+        Ok(outcome) => outcome.failure().map_or(Cow::Borrowed("request dropped without an answer"), Cow::Owned),
         Err(panic) => {
             metrics.handler_panics.inc();
             let text = panic_text(&*panic);
             tracing::error!(panic = text, "a handler panicked");
-            format!("the handler panicked: {text}")
+            Cow::Owned(format!("the handler panicked: {text}"))
         }
     };
     guard.over(&text);

@@ -36,6 +36,7 @@ pub(crate) static SETTINGS: &[Setting] = &[
     setting("limits", "max_frame", |c| Slot::Size32(&mut c.server.limits.max_frame)),
     setting("limits", "max_streams", |c| Slot::Count32(&mut c.server.limits.max_streams)),
     setting("limits", "window", |c| Slot::Size32(&mut c.server.limits.window)),
+    setting("limits", "max_window", |c| Slot::Size32(&mut c.server.limits.max_window)),
     setting("limits", "frame_timeout", |c| Slot::Time(&mut c.server.limits.frame_timeout)),
     setting("limits", "write_timeout", |c| Slot::Time(&mut c.server.limits.write_timeout)),
     setting("limits", "keepalive", |c| Slot::Time(&mut c.server.limits.keepalive)),

@@ -14,7 +14,7 @@ fn other(name: &str) -> &'static str {
         "server.pin" => "false",
         "server.io" => "epoll",
         "limits.max_frame" | "channel.a.b.window" => "64KiB",
-        "limits.window" => "128KiB",
+        "limits.window" | "limits.max_window" => "128KiB",
         "limits.queue_bytes" | "channel.a.b.queue_bytes" => "32MiB",
         "limits.connection_buffer" => "128KiB",
         "limits.core_buffer" => "512MiB",

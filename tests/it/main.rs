@@ -5,6 +5,8 @@
 
 mod broker;
 mod cli;
+#[path = "../../benches/common/mod.rs"]
+mod common;
 #[cfg(feature = "postgres")]
 mod connection_pool;
 mod failure;
@@ -13,5 +15,6 @@ mod fallback;
 mod message_broker;
 #[cfg(feature = "toolkit")]
 mod servers;
+mod syscalls;
 mod tidy;
 mod wire;

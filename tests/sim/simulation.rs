@@ -41,6 +41,7 @@ fn limits(rng: &mut Rng) -> Limits {
         max_frame: rng.pick(&[20_000, 70_000, 1 << 20]),
         max_streams: rng.pick(&[1, 3, 20, 1000]),
         window: rng.pick(&[1, 5, 64, 1000, 5000, 40_000]),
+        max_window: rng.pick(&[0, 0, 200, 7000, 100_000]),
         keepalive: if quick { ms(300) } else { Duration::from_secs(20) },
         frame_timeout: if quick { ms(500) } else { Duration::from_secs(10) },
         write_timeout: if quick { ms(800) } else { Duration::from_secs(30) },
@@ -93,6 +94,7 @@ impl Run {
             may_overload: true,
             hostility: rng.one_in(4),
             max_frame: limits.max_frame,
+            max_window: limits.max_window,
             ..Shared::default()
         };
         let steps = rng.pick(&[200, 1000, 1000, 5000]);

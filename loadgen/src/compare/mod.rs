@@ -144,7 +144,8 @@ fn load(plan: &Plan, work: &Work, link: &Link, stop: &Arc<AtomicBool>) -> Result
                 addr: addr.clone(),
                 broker: *broker,
                 channels: vec![corelay::base::ChannelId::named("loadgen")],
-                window: 256 << 10,
+                // the limit knows no windows: the load's own ends shall not be what holds a stream up
+                window: 1 << 20,
                 max_concurrent: 1024,
                 slots,
                 chunk: DEFAULT_CHUNK,

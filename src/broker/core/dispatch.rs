@@ -183,6 +183,7 @@ impl Core {
             owed: old.owed,
             credited: old.credited,
             uncredited: old.credited,
+            grown: old.grown,
             begun: true,
             received_end: old.received_end,
             head: replay.head.clone(),

@@ -68,6 +68,8 @@ pub(super) struct Flow {
     pub credit: u32,
     /// What deficit round robin owes this stream.
     pub deficit: u32,
+    /// How often its window was doubled.
+    pub grown: u8,
     /// Upstream has sent its opening frame (REQUEST or RESPONSE).
     pub begun: bool,
     /// Upstream has sent END (or its ERROR).
@@ -95,6 +97,7 @@ impl Flow {
         credited: 0,
         credit: 0,
         deficit: 0,
+        grown: 0,
         begun: true,
         received_end: true,
         opened: true,
@@ -152,8 +155,8 @@ struct Chunks {
 pub(super) enum Chunk {
     /// `bytes` from `offset` on.
     Heap { bytes: Vec<u8>, offset: usize },
-    /// A piece of which the queue owns one count.
-    Lease(Piece),
+    /// A piece of which the queue owns one count, and the turn it was received in.
+    Lease(Piece, u64),
 }
 
 /// Smallest heap chunk allocated: a peer that sends byte by byte fills these, rather than one allocation a byte.
@@ -189,12 +192,12 @@ impl ByteQueue {
         }
     }
 
-    /// Appends a piece; the queue now owns one count of its lease.
-    pub(super) fn push_lease(&mut self, piece: Piece) {
+    /// Appends a piece received in this turn; the queue now owns one count of its lease.
+    pub(super) fn push_lease(&mut self, piece: Piece, turn: u64) {
         let chunks = self.0.get_or_insert_default();
         chunks.len += piece.len as usize;
         chunks.leased += 1;
-        chunks.list.push_back(Chunk::Lease(piece));
+        chunks.list.push_back(Chunk::Lease(piece, turn));
     }
 
     /// Takes up to `max` bytes from the front, as one stretch. `retain` is called where a piece is split in two.
@@ -205,18 +208,22 @@ impl ByteQueue {
         self.0.as_mut()?.pop(max, retain)
     }
 
-    /// Copies all leased pieces to the heap and gives their leases back.
-    pub(super) fn settle(&mut self, leases: &impl Leases) {
+    /// Copies the leased pieces received up to this turn to the heap, and gives their leases back.
+    pub(super) fn settle(&mut self, up_to: u64, leases: &impl Leases) {
         let Some(chunks) = &mut self.0 else { return };
         for chunk in &mut chunks.list {
-            if let Chunk::Lease(piece) = *chunk {
-                let bytes = leases.bytes(piece).to_vec();
-                chunks.heap += bytes.capacity();
-                leases.release(piece);
-                *chunk = Chunk::Heap { bytes, offset: 0 };
+            match *chunk {
+                Chunk::Lease(piece, since) if since <= up_to => {
+                    let bytes = leases.bytes(piece).to_vec();
+                    chunks.heap += bytes.capacity();
+                    leases.release(piece);
+                    chunks.leased -= 1;
+                    *chunk = Chunk::Heap { bytes, offset: 0 };
+                }
+                Chunk::Lease(..) => return,
+                Chunk::Heap { .. } => {}
             }
         }
-        chunks.leased = 0;
     }
 
     /// Empties the queue; leases go to `released`.
@@ -224,7 +231,7 @@ impl ByteQueue {
     pub(super) fn clear(&mut self, released: &mut Vec<Piece>) {
         let Some(chunks) = self.0.take() else { return };
         for chunk in chunks.list {
-            if let Chunk::Lease(piece) = chunk {
+            if let Chunk::Lease(piece, _) = chunk {
                 released.push(piece);
             }
         }
@@ -250,16 +257,16 @@ impl Chunks {
     fn pop(&mut self, max: usize, retain: impl FnOnce(Piece)) -> Option<Chunk> {
         let front = self.list.pop_front()?;
         match front {
-            Chunk::Lease(piece) if piece.len as usize > max => {
+            Chunk::Lease(piece, since) if piece.len as usize > max => {
                 retain(piece);
-                self.list.push_front(Chunk::Lease(piece.part(max, piece.len as usize - max)));
+                self.list.push_front(Chunk::Lease(piece.part(max, piece.len as usize - max), since));
                 self.len -= max;
-                Some(Chunk::Lease(piece.part(0, max)))
+                Some(Chunk::Lease(piece.part(0, max), since))
             }
-            Chunk::Lease(piece) => {
+            Chunk::Lease(piece, since) => {
                 self.len -= piece.len as usize;
                 self.leased -= 1;
-                Some(Chunk::Lease(piece))
+                Some(Chunk::Lease(piece, since))
             }
             Chunk::Heap { bytes, offset } if bytes.len() - offset > max => {
                 let part = bytes[offset..offset + max].to_vec();

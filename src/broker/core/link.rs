@@ -208,7 +208,7 @@ impl Core {
 
     /// Tells them, once a turn.
     pub(super) fn publish_news(&mut self) {
-        for channel in std::mem::take(&mut self.news) {
+        while let Some(channel) = self.news.pop() {
             let state = &mut self.channels[channel as usize];
             state.has_news = false;
             let capacity = if state.providers > 0 { state.capacity } else { 0 };

@@ -139,6 +139,8 @@ pub struct Core {
     released: Vec<Piece>,
     /// Requests with leased bytes in a queue, and the turn they were put there.
     leased: VecDeque<(u64, Key)>,
+    /// Connections whose socket is full while leased bytes wait for it, and the turn it was seen full.
+    stuck: VecDeque<(u64, Key)>,
     /// Channels whose capacity or use is to be told to the other cores.
     news: Vec<u32>,
     dirty: Vec<Key>,
@@ -179,6 +181,7 @@ impl Core {
             spare: Spare::default(),
             released: Vec::new(),
             leased: VecDeque::new(),
+            stuck: VecDeque::new(),
             news: Vec::new(),
             dirty: Vec::new(),
             flooded: Vec::new(),
@@ -464,7 +467,8 @@ pub enum Output {
         /// What to send.
         batch: Batch,
     },
-    /// Pass it to another core, which keeps its buffers ([`Core::recycle`]); say so here ([`Core::link_sent`]).
+    /// Pass it to another core, and say so here ([`Core::link_sent`]). When that has read it, its buffers serve again
+    /// ([`Core::recycle`]): here, if they come back, or there.
     Link {
         /// To which core.
         core: u16,

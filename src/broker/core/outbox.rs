@@ -44,6 +44,10 @@ pub(super) struct Outbox {
     sending: bool,
     /// Since when the socket takes nothing.
     blocked_since: Option<Time>,
+    /// The turn in which the socket became full, while leases may still wait for it.
+    lent_since: Option<u64>,
+    /// Listed among those whose leases are watched.
+    watched: bool,
     marks: VecDeque<Mark>,
     staged_to: u64,
     sent_to: u64,
@@ -79,6 +83,25 @@ impl Outbox {
 
     pub(super) fn is_blocked(&self) -> bool {
         self.blocked_since.is_some()
+    }
+
+    /// Whether leased pieces may wait here: not for a socket that takes nothing for long.
+    #[inline]
+    pub(super) fn may_lease(&self) -> bool {
+        self.blocked_since.is_none() || self.lent_since.is_some()
+    }
+
+    /// The socket is full in this turn. Says whether its leases must be watched from now on.
+    pub(super) fn lend(&mut self, turn: u64) -> bool {
+        self.lent_since.get_or_insert(turn);
+        !std::mem::replace(&mut self.watched, true)
+    }
+
+    /// Ends the watch, unless leases wait here since a later turn: that one.
+    pub(super) fn unwatch(&mut self, up_to: u64) -> Option<u64> {
+        let later = self.lent_since.filter(|&since| since > up_to);
+        self.watched = later.is_some();
+        later
     }
 
     pub(super) fn blocked_since(&self) -> Option<Time> {
@@ -236,6 +259,7 @@ impl Outbox {
         self.in_flight = left;
         self.sent_to += moved as u64;
         if batch.remaining() == 0 {
+            self.lent_since = None;
             return Some(batch);
         }
         self.blocked_since = Some(now);
@@ -256,8 +280,9 @@ impl Outbox {
     }
 
     /// Everything that waits for a full socket, to move its leases off the receive buffers: the batch it did not
-    /// take whole, and what was staged behind it meanwhile.
+    /// take whole, and what was staged behind it meanwhile. No other leases will wait there.
     pub(super) fn stuck_segments(&mut self) -> impl Iterator<Item = &mut Segment> {
+        self.lent_since = None;
         let parked = self.parked.as_mut().map(|batch| &mut batch.segments);
         parked.into_iter().flatten().chain(&mut self.segments)
     }

@@ -1,5 +1,7 @@
 //! From received bytes to staged frames, and from sent bytes to credit.
 
+use std::collections::VecDeque;
+
 use super::conn::{Phase, Side};
 use super::flow::{Body, Chunk, Dir};
 use super::outbox::Mark;
@@ -10,9 +12,9 @@ use crate::protocol::{Code, Flags, FrameType, HEADER_LEN, Header, MAX_TEXT, REQU
 
 /// Bytes a stream may send in its turn before the next one's (deficit round robin).
 const QUANTUM: u32 = 16 * 1024;
-/// Leased pieces leave a stream's queue within so many turns, or are copied to the heap. A connection takes
-/// `connection_buffer` a turn, and turns without sleep are short: with a dozen streams of 64 KiB on one connection the
-/// last waits this long. When buffers run low nothing waits (`pressed`).
+/// Leased pieces leave a stream's queue within twice so many turns, and a full socket within as many, or are copied to
+/// the heap. A connection takes `connection_buffer` a turn, and turns without sleep are short: with a dozen streams of
+/// 64 KiB on one connection the last waits this long. When buffers run low nothing waits (`pressed`).
 const LEASE_TURNS: u64 = 16;
 
 impl Core {
@@ -35,7 +37,7 @@ impl Core {
                 let (first, after) = body.split(now);
                 let last = end && after.bytes.is_empty();
                 let by_reference = match first.piece {
-                    Some(piece) if now >= self.options.copy_below && !conn.side.is_link() && !conn.out.is_blocked() => {
+                    Some(piece) if now >= self.options.copy_below && !conn.side.is_link() && conn.out.may_lease() => {
                         leases.retain(piece);
                         true
                     }
@@ -71,16 +73,15 @@ impl Core {
     }
 
     fn queue<L: Leases>(&mut self, key: Key, dir: Dir, target: Key, body: Body<'_>, leases: &L) {
-        let blocked = self.conns.get(target).is_none_or(|conn| conn.out.is_blocked());
+        let may_lease = self.conns.get(target).is_some_and(|conn| conn.out.may_lease());
         let flow = self.requests.get_mut(key).expect("looked up by the caller").flow(dir);
-        // leased only where it is likely to leave at once: there is credit, and the socket takes bytes
         match body.piece {
-            Some(piece) if !blocked && flow.credit > 0 && body.len() >= self.options.copy_below => {
+            Some(piece) if may_lease && body.len() >= self.options.copy_below => {
                 leases.retain(piece);
                 if !flow.queue.has_leases() {
                     self.leased.push_back((self.turn, key));
                 }
-                flow.queue.push_lease(piece);
+                flow.queue.push_lease(piece, self.turn);
             }
             _ => {
                 let before = flow.queue.heap();
@@ -104,7 +105,7 @@ impl Core {
         last: bool,
     ) {
         let chunk = match body.piece {
-            Some(piece) if by_reference => Some(Chunk::Lease(piece)),
+            Some(piece) if by_reference => Some(Chunk::Lease(piece, self.turn)),
             _ => None,
         };
         let copied = if chunk.is_some() { &[][..] } else { body.bytes };
@@ -164,7 +165,7 @@ impl Core {
         }
         match chunk {
             None => {}
-            Some(Chunk::Lease(piece)) => conn.out.lease(&mut self.spare, piece),
+            Some(Chunk::Lease(piece, _)) => conn.out.lease(&mut self.spare, piece),
             Some(Chunk::Heap { bytes, offset }) => conn.out.heap(&mut self.spare, bytes, offset),
         }
         flow.credit -= len as u32;
@@ -263,10 +264,10 @@ impl Core {
     ) {
         let is_link = self.conns.get(to.0).is_some_and(|conn| conn.side.is_link());
         match chunk {
-            Some(chunk) if len >= self.options.copy_below && !(is_link && matches!(chunk, Chunk::Lease(_))) => {
+            Some(chunk) if len >= self.options.copy_below && !(is_link && matches!(chunk, Chunk::Lease(..))) => {
                 self.stage_frame_with(key, dir, to, &[], Some(chunk), len, last);
             }
-            Some(Chunk::Lease(piece)) => {
+            Some(Chunk::Lease(piece, _)) => {
                 self.stage_frame_with(key, dir, to, leases.bytes(piece), None, len, last);
                 self.released.push(piece);
             }
@@ -326,14 +327,28 @@ impl Core {
     #[inline]
     pub(super) fn credit_source(&mut self, key: Key, dir: Dir) {
         let Some(request) = self.requests.get_mut(key) else { return };
-        let window = self.channels[request.channel as usize].window;
-        let Some((source, stream)) = request.source(dir) else { return };
+        let channel = &self.channels[request.channel as usize];
+        let (window, may_grow) = (channel.window, !channel.spread && self.held < self.options.limits.core_buffer / 4);
+        let (Some((source, stream)), target) = (request.source(dir), request.target(dir)) else { return };
         let flow = request.flow(dir);
+        let window = window << flow.grown;
         // a quarter of the window: few frames, and the source never runs dry waiting for the last of it
         if flow.received_end || flow.owed == 0 || flow.owed < window / 4 {
             return;
         }
-        let n = std::mem::take(&mut flow.owed);
+        let mut n = std::mem::take(&mut flow.owed);
+        // the source waits for us, and nothing of what it sent is left here: the window is what holds it up
+        if may_grow
+            && window <= self.options.limits.max_window / 2
+            && flow.granted < window / 4
+            && flow.queue.is_empty()
+        {
+            let target = target.and_then(|(target, _)| self.conns.get(target));
+            if target.is_some_and(|target| target.out.pending() == 0) {
+                flow.grown += 1;
+                n += window;
+            }
+        }
         flow.granted += n;
         let conn = self.conns.get_mut(source).expect("a request's source is connected");
         conn.out.control(&mut self.spare, &Header::new(FrameType::Credit, stream).arg(n).encode());
@@ -389,7 +404,7 @@ impl Core {
     }
 
     /// A batch came back from the reactor. `lost`: the socket can't be sent on.
-    pub fn sent<L: Leases>(&mut self, now: Time, key: Key, batch: Batch, lost: bool, leases: &L) {
+    pub fn sent(&mut self, now: Time, key: Key, batch: Batch, lost: bool) {
         self.now = now;
         let Some(conn) = self.conns.get_mut(key) else {
             return self.spare.recycle(batch, &mut self.released);
@@ -411,7 +426,7 @@ impl Core {
                     self.set_dirty(key);
                 }
             }
-            None => self.blocked(key, leases),
+            None => self.blocked(key),
         }
         while let Some(mark) = self.conns.get_mut(key).and_then(|conn| conn.out.passed_mark()) {
             self.passed(mark);
@@ -433,14 +448,55 @@ impl Core {
         }
     }
 
-    /// Keeps the buffers of a batch another core sent, for output of this one.
+    /// Keeps the buffers of a link's batch that has been read, for output of this core.
     pub fn recycle(&mut self, batch: Batch) {
         self.spare.recycle(batch, &mut self.released);
     }
 
-    /// The socket is full: what it did not take leaves the receive buffers.
-    fn blocked<L: Leases>(&mut self, key: Key, leases: &L) {
+    /// The socket is full: unless it takes bytes soon, what it did not take leaves the receive buffers.
+    fn blocked(&mut self, key: Key) {
         let conn = self.conns.get_mut(key).expect("looked up by the caller");
+        conn.out.counted = conn.out.pending();
+        self.held += conn.out.counted;
+        if conn.out.lend(self.turn) {
+            self.stuck.push_back((self.turn, key));
+        }
+        let handle = conn.handle;
+        self.actions.push_back(Action::NotifyWritable(handle));
+        self.arm(key);
+    }
+
+    /// Copies what has waited since this turn or longer out of the receive buffers.
+    fn settle<L: Leases>(&mut self, up_to: u64, leases: &L) {
+        let due = |list: &mut VecDeque<(u64, Key)>| {
+            let due = list.front().is_some_and(|&(since, _)| since <= up_to);
+            due.then(|| list.pop_front()).flatten()
+        };
+        while let Some((_, key)) = due(&mut self.leased) {
+            let Some(request) = self.requests.get_mut(key) else { continue };
+            for dir in [Dir::Up, Dir::Down] {
+                let queue = &mut request.flow(dir).queue;
+                let before = queue.heap();
+                queue.settle(up_to, leases);
+                self.held += queue.heap() - before;
+                self.counters.bytes_settled += (queue.heap() - before) as u64;
+                if queue.has_leases() {
+                    self.leased.push_back((self.turn, key));
+                }
+            }
+        }
+        while let Some((_, key)) = due(&mut self.stuck) {
+            self.settle_stuck(key, up_to, leases);
+        }
+    }
+
+    /// A socket that has been full since this turn or longer: its leases go back, and it gets no others until it takes
+    /// bytes.
+    fn settle_stuck<L: Leases>(&mut self, key: Key, up_to: u64, leases: &L) {
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        if let Some(later) = conn.out.unwatch(up_to) {
+            return self.stuck.push_back((later, key));
+        }
         for segment in conn.out.stuck_segments() {
             if let Segment::Lease(piece) = *segment {
                 let chunk = leases.bytes(piece).to_vec();
@@ -449,11 +505,6 @@ impl Core {
                 *segment = Segment::Heap { chunk, offset: 0 };
             }
         }
-        conn.out.counted = conn.out.pending();
-        self.held += conn.out.counted;
-        let handle = conn.handle;
-        self.actions.push_back(Action::NotifyWritable(handle));
-        self.arm(key);
     }
 
     /// The socket takes bytes again.
@@ -480,20 +531,7 @@ impl Core {
     /// `pressed`: the pool runs low, so nothing stays leased. Says whether the end of a send that was begun is awaited
     /// by something: the shard is to take it in before it sleeps.
     pub fn end_turn<L: Leases>(&mut self, pressed: bool, leases: &L) -> bool {
-        while let Some(&(since, key)) = self.leased.front() {
-            if !pressed && self.turn - since < LEASE_TURNS {
-                break;
-            }
-            self.leased.pop_front();
-            let Some(request) = self.requests.get_mut(key) else { continue };
-            for dir in [Dir::Up, Dir::Down] {
-                let queue = &mut request.flow(dir).queue;
-                let before = queue.heap();
-                queue.settle(leases);
-                self.held += queue.heap() - before;
-                self.counters.bytes_settled += (queue.heap() - before) as u64;
-            }
-        }
+        self.settle(if pressed { self.turn } else { self.turn.saturating_sub(LEASE_TURNS) }, leases);
         // once a turn: it is a look at all requests
         if self.held > self.options.limits.core_buffer {
             self.shed();
@@ -516,7 +554,7 @@ impl Chunk {
     fn len(&self) -> usize {
         match self {
             Chunk::Heap { bytes, offset } => bytes.len() - offset,
-            Chunk::Lease(piece) => piece.len as usize,
+            Chunk::Lease(piece, _) => piece.len as usize,
         }
     }
 }

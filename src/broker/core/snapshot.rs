@@ -114,6 +114,7 @@ impl Core {
             let window = self.channels[request.channel as usize].window as usize;
             for dir in [Dir::Up, Dir::Down] {
                 let flow = if dir == Dir::Up { &request.up } else { &request.down };
+                let window = window << flow.grown;
                 let again = flow.uncredited as usize;
                 let held = (flow.queue.len() + flow.owed as usize).saturating_sub(again);
                 assert!(held <= window, "{key:?} {dir:?} holds {held} bytes, more than the window of {window}");

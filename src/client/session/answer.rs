@@ -5,8 +5,9 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use uuid::Uuid;
 
+use super::outgoing::{AT_ONCE, write_frame};
 use super::stream::{Head, Stream};
-use super::{End, Failure, Flow, Session, wake_all};
+use super::{Chunks, End, Failure, Session, wake_all};
 use crate::base::{Key, Time};
 use crate::protocol::{Code, Flags, Header};
 
@@ -24,6 +25,28 @@ pub(crate) struct Arrival {
     pub(crate) block: Option<Bytes>,
 }
 
+/// What there is of a request when a handler takes it up.
+#[derive(Debug)]
+pub(crate) enum Taken {
+    /// Nobody waits for its answer any more.
+    Over,
+    /// All of its body: nothing is left to read, and the handle that reads is gone.
+    Whole(Chunks),
+    /// Its body is still coming.
+    Begun,
+}
+
+/// What became of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// Nobody takes it.
+    Closed,
+    /// It waits for its turn or for credit, or for the rest of it.
+    Open,
+    /// It is on its way, whole; the handle that answers is gone.
+    Taken,
+}
+
 impl Session {
     pub(super) fn on_request(
         &mut self,
@@ -34,7 +57,7 @@ impl Session {
         last: bool,
         now: Time,
     ) -> Result<(), End> {
-        let window = self.welcome.map_or(0, |welcome| welcome.window);
+        let window = self.welcome.as_ref().map_or(0, |welcome| welcome.window);
         let mut stream = Stream::new(window, self.window, now);
         stream.id = header.stream;
         stream.recv.begun = true;
@@ -53,9 +76,10 @@ impl Session {
     }
 
     /// Requests that came since the last call. Each has two handles: one that reads, one that answers.
-    pub(crate) fn take_arrivals(&mut self) -> Vec<Arrival> {
-        let keys = std::mem::take(&mut self.arrivals);
-        keys.into_iter().filter_map(|key| self.arrival(key)).collect()
+    pub(crate) fn take_arrivals(&mut self, into: &mut Vec<Arrival>) {
+        let mut keys = std::mem::take(&mut self.arrivals);
+        into.extend(keys.drain(..).filter_map(|key| self.arrival(key)));
+        self.arrivals = keys;
     }
 
     fn arrival(&mut self, key: Key) -> Option<Arrival> {
@@ -71,25 +95,58 @@ impl Session {
         stream.recv.ended = true;
         stream.recv.queue.clear();
         if !stream.send.ended {
-            stream.failure.get_or_insert_with(|| Failure::cancelled(header.code));
+            stream.failure.get_or_insert_with(|| Failure::cancelled(header.code).into());
             // The terminal frame is left to the handle that answers: until then the work goes on (§3).
             wake_all(stream, &mut self.wakes);
         }
         self.after_end(key);
     }
 
+    /// A handler takes a request up.
+    pub(crate) fn take_up(&mut self, key: Key) -> Taken {
+        if self.is_over(key) {
+            return Taken::Over;
+        }
+        match self.take_rest(key) {
+            Some(body) => {
+                self.release_reader(key);
+                Taken::Whole(body)
+            }
+            None => Taken::Begun,
+        }
+    }
+
     /// Begins the answer.
-    pub(crate) fn respond(&mut self, key: Key, block: Vec<u8>, body: Bytes, whole: bool) -> Flow {
-        let Some(stream) = self.streams.get_mut(key) else { return Flow::Closed };
+    pub(crate) fn respond(&mut self, key: Key, block: Vec<u8>, body: Bytes, whole: bool) -> Answer {
+        let Some(stream) = self.streams.get_mut(key) else { return Answer::Closed };
         if stream.send.ended || stream.failure.is_some() {
-            return Flow::Closed;
+            return Answer::Closed;
         }
         stream.send.head = Head { block, ..Head::default() };
         stream.send.begun = true;
-        stream.send.queue.push(body);
         stream.send.finished = whole;
+        let short = whole && self.control.len() < AT_ONCE && body.len() <= AT_ONCE;
+        stream.send.queue.push(body);
+        if short && self.write_whole(key) {
+            self.release_writer(key);
+            return Answer::Taken;
+        }
         self.make_ready(key);
-        Flow::Open
+        Answer::Open
+    }
+
+    /// Writes an answer behind the control frames at once, if one frame holds it and credit allows: its handler then
+    /// needs neither wait for its turn nor be woken after it.
+    fn write_whole(&mut self, key: Key) -> bool {
+        let max_frame = self.welcome.as_ref().map_or(0, |welcome| welcome.max_frame as usize);
+        let Some(stream) = self.streams.get_mut(key) else { return false };
+        let body = stream.send.queue.len();
+        if body > stream.send.credit.left() || stream.send.head.block.len() + body > max_frame {
+            return false;
+        }
+        write_frame(self.role, stream, max_frame, &mut self.control);
+        self.answered(key);
+        true
     }
 
     /// Ends the request with ERROR, where its last frame has not been written. `false` where it has.
@@ -118,7 +175,7 @@ impl Session {
 
     /// Why a request was cancelled, once it was.
     pub(crate) fn failure(&self, key: Key) -> Option<&Failure> {
-        self.streams.get(key)?.failure.as_ref()
+        self.streams.get(key)?.failure.as_deref()
     }
 
     /// Whether nobody waits for the answer any more: cancelled, lost or answered.

@@ -10,11 +10,13 @@ const SMALL: usize = 512;
 /// How many pieces may wait before small ones are joined.
 const MANY: usize = 32;
 
-/// A queue of bytes. The usual single piece needs no allocation of its own.
+/// A queue of bytes. The usual single piece needs no allocation of its own, and no room for more.
 #[derive(Debug, Default)]
 pub(crate) struct Chunks {
     front: Bytes,
-    rest: VecDeque<Bytes>,
+    /// What follows; there only from the second piece on.
+    #[expect(clippy::box_collection, reason = "rarely there, in every stream twice, and a third of its size")]
+    rest: Option<Box<VecDeque<Bytes>>>,
     len: usize,
 }
 
@@ -31,8 +33,9 @@ impl Chunks {
         if self.front.is_empty() {
             self.front = bytes;
         } else {
-            self.rest.push_back(bytes);
-            if self.rest.len() >= MANY && self.len / self.rest.len() < SMALL {
+            let rest = self.rest.get_or_insert_default();
+            rest.push_back(bytes);
+            if rest.len() >= MANY && self.len / rest.len() < SMALL {
                 self.join();
             }
         }
@@ -42,7 +45,7 @@ impl Chunks {
         if self.front.is_empty() {
             return None;
         }
-        let next = self.rest.pop_front().unwrap_or_default();
+        let next = self.next();
         let bytes = std::mem::replace(&mut self.front, next);
         self.len -= bytes.len();
         Some(bytes)
@@ -58,9 +61,13 @@ impl Chunks {
             self.front.advance(part);
             n -= part;
             if self.front.is_empty() {
-                self.front = self.rest.pop_front().unwrap_or_default();
+                self.front = self.next();
             }
         }
+    }
+
+    fn next(&mut self) -> Bytes {
+        self.rest.as_mut().and_then(|rest| rest.pop_front()).unwrap_or_default()
     }
 
     pub(crate) fn clear(&mut self) {
@@ -70,7 +77,7 @@ impl Chunks {
     fn join(&mut self) {
         let mut all = BytesMut::with_capacity(self.len);
         all.put_slice(&self.front);
-        self.rest.drain(..).for_each(|piece| all.put_slice(&piece));
+        self.rest.take().into_iter().flat_map(|rest| *rest).for_each(|piece| all.put_slice(&piece));
         self.front = all.freeze();
     }
 }
@@ -108,7 +115,7 @@ mod tests {
     fn many_tiny_pieces_are_joined() {
         let mut queue = Chunks::default();
         (0..10_000).for_each(|_| queue.push(Bytes::from_static(b"x")));
-        assert!(queue.rest.len() <= MANY);
+        assert!(queue.rest.as_ref().is_none_or(|rest| rest.len() <= MANY));
         assert_eq!(queue.len(), 10_000);
     }
 }

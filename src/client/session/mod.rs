@@ -31,7 +31,7 @@ mod user;
 use std::collections::VecDeque;
 use std::task::Waker;
 
-pub(crate) use answer::Arrival;
+pub(crate) use answer::{Answer, Arrival, Taken};
 pub(crate) use chunks::Chunks;
 use clock::{Keepalive, Ping};
 pub(crate) use end::{Cause, End, Failure, Origin, Source};
@@ -159,8 +159,21 @@ impl Session {
     }
 
     /// Whom to wake: what they wait for has happened.
+    #[inline]
     pub(crate) fn take_wakes(&mut self) -> Vec<Waker> {
         std::mem::take(&mut self.wakes)
+    }
+
+    /// An empty buffer for the next wakers, so that each burst needs no new one.
+    pub(crate) fn keep_buffer(&mut self, empty: Vec<Waker>) {
+        if self.wakes.capacity() < empty.capacity() && self.wakes.is_empty() {
+            self.wakes = empty;
+        }
+    }
+
+    /// How many handles have something to do since [`Session::take_wakes`] and [`Session::take_arrivals`].
+    pub(crate) fn news(&self) -> usize {
+        self.wakes.len() + self.arrivals.len()
     }
 
     /// Says GOAWAY, behind every REQUEST opened before.
@@ -205,7 +218,7 @@ impl Session {
         let Some(stream) = self.streams.get_mut(key) else { return };
         let left_here = stream.id != 0 && stream.opened_at < left;
         if !stream.over_on_wire() && stream.failure.is_none() && !(consumer && stream.recv.ended) {
-            stream.failure = Some(Failure::connection(consumer && left_here));
+            stream.failure = Some(Box::new(Failure::connection(consumer && left_here)));
         }
         stream.recv.ended = true;
         stream.stop_sending();

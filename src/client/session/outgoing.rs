@@ -10,6 +10,9 @@ use crate::protocol::{Flags, FrameType, HEADER_LEN, Header, REQUEST_ID_LEN, Role
 const TURN: usize = 32 * 1024;
 /// Bytes staged at once; a socket buffer's worth.
 const STAGE: usize = 128 * 1024;
+/// A whole answer of up to this many bytes is staged at once, while no more than this is staged that way: an eighth of
+/// what leaves in a turn, so that bodies in turn are not held up by it.
+pub(super) const AT_ONCE: usize = STAGE / 8;
 
 impl Session {
     /// Whether [`Session::fill`] would give something.
@@ -20,7 +23,11 @@ impl Session {
     /// Moves what is to be written next to the end of `out`, up to about a socket buffer full.
     pub(crate) fn fill(&mut self, out: &mut Vec<u8>) {
         let start = out.len();
-        out.append(&mut self.control);
+        if out.is_empty() {
+            std::mem::swap(out, &mut self.control);
+        } else {
+            out.append(&mut self.control);
+        }
         self.pongs = 0;
         if self.welcome.is_some() {
             while out.len() - start < STAGE {
@@ -63,7 +70,7 @@ impl Session {
     }
 
     fn write_turn(&mut self, key: Key, out: &mut Vec<u8>, start: usize) {
-        let max_frame = self.welcome.map_or(0, |welcome| welcome.max_frame as usize);
+        let max_frame = self.welcome.as_ref().map_or(0, |welcome| welcome.max_frame as usize);
         let Some(stream) = self.streams.get_mut(key) else { return };
         stream.send.queued = false;
         if !stream.sendable() {
@@ -88,7 +95,7 @@ impl Session {
 }
 
 /// Writes one frame of a stream that has one.
-fn write_frame(role: Role, stream: &mut Stream, max_frame: usize, out: &mut Vec<u8>) {
+pub(super) fn write_frame(role: Role, stream: &mut Stream, max_frame: usize, out: &mut Vec<u8>) {
     let send = &mut stream.send;
     let first = !send.head_sent;
     let prefix = match (first, role) {

@@ -2,7 +2,7 @@
 //!
 //! A body is handed on as it arrives, so a frame's size costs no memory; everything else is handed on whole.
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use uuid::Uuid;
 
 use super::End;
@@ -14,15 +14,18 @@ use crate::protocol::{
 /// a reference up to about here, and a small piece kept for long must not hold a whole buffer.
 const COPY_BELOW: usize = 2048;
 
-/// A frame, or a part of one.
-#[derive(Debug, PartialEq, Eq)]
+/// A frame, or a part of one, at the beginning of the input: where its parts are, in bytes. What it is made of stays
+/// in the input, for [`take_head`], [`take_body`] and [`Buf::advance`] to take out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Frame {
-    /// Anything but REQUEST, RESPONSE and DATA, whole.
-    Control { header: Header, kind: FrameType, payload: Bytes },
-    /// A REQUEST or RESPONSE, with what is there of its body.
-    Head { header: Header, request_id: Uuid, block: Option<Bytes>, body: Bytes, last: bool },
-    /// A piece of a DATA, or more of a REQUEST's or RESPONSE's body.
-    Body { stream: u32, fresh: bool, body: Bytes, last: bool },
+    /// Anything but REQUEST, RESPONSE and DATA, whole: a header, then its payload.
+    Control { header: Header, kind: FrameType },
+    /// A REQUEST or RESPONSE: a header, so many bytes before the body, and so many of the body.
+    Head { header: Header, prefix: usize, body: usize, last: bool },
+    /// A piece of a DATA behind its header (`fresh`), or more of a body that has begun.
+    Body { stream: u32, fresh: bool, body: usize, last: bool },
+    /// A part of an extension frame.
+    Skipped { bytes: usize },
 }
 
 #[derive(Debug)]
@@ -60,36 +63,26 @@ impl Parser {
         self.welcomed = true;
     }
 
-    /// The next frame in `input`, taken out of it; `None` when more bytes are needed.
-    pub(super) fn next(&mut self, input: &mut BytesMut) -> Result<Option<Frame>, End> {
-        loop {
-            match self.state {
-                State::Header => match self.header(input)? {
-                    Step::Frame(frame) => return Ok(Some(frame)),
-                    Step::More => return Ok(None),
-                    Step::Again => {}
-                },
-                State::Skip { left } => {
-                    let n = left.min(input.len());
-                    drop(input.split_to(n));
-                    self.state = if n == left { State::Header } else { State::Skip { left: left - n } };
-                    if n < left {
-                        return Ok(None);
-                    }
-                }
-                State::Body { stream, left, end } => {
-                    if input.is_empty() {
-                        return Ok(None);
-                    }
-                    let (body, last) = self.body(input, stream, left, end);
-                    return Ok(Some(Frame::Body { stream, fresh: false, body, last }));
-                }
+    /// The next frame in `input`, which the caller then takes out of it; `None` when more bytes are needed.
+    #[inline]
+    pub(super) fn next(&mut self, input: &[u8]) -> Result<Option<Frame>, End> {
+        match self.state {
+            State::Header => self.header(input),
+            _ if input.is_empty() => Ok(None),
+            State::Skip { left } => {
+                let bytes = left.min(input.len());
+                self.state = if bytes == left { State::Header } else { State::Skip { left: left - bytes } };
+                Ok(Some(Frame::Skipped { bytes }))
+            }
+            State::Body { stream, left, end } => {
+                let (body, last) = self.body(input.len(), stream, left, end);
+                Ok(Some(Frame::Body { stream, fresh: false, body, last }))
             }
         }
     }
 
-    fn header(&mut self, input: &mut BytesMut) -> Result<Step, End> {
-        let Some(bytes) = input.first_chunk::<HEADER_LEN>() else { return Ok(Step::More) };
+    fn header(&mut self, input: &[u8]) -> Result<Option<Frame>, End> {
+        let Some(bytes) = input.first_chunk::<HEADER_LEN>() else { return Ok(None) };
         let header = Header::decode(bytes);
         if !self.welcomed && !may_open(&header) {
             let text =
@@ -105,28 +98,23 @@ impl Parser {
             if !header.is_extension() {
                 return Err(End::found(Code::Protocol, format!("unknown frame type {:#04x}", header.kind)));
             }
-            drop(input.split_to(HEADER_LEN));
             self.state = State::Skip { left: length };
-            return Ok(Step::Again);
+            return Ok(Some(Frame::Skipped { bytes: HEADER_LEN }));
         };
         check(self.role, kind, &header)?;
         match kind {
             FrameType::Request | FrameType::Response => self.head(input, header, kind),
             FrameType::Data => {
-                drop(input.split_to(HEADER_LEN));
-                let (body, last) = self.body(input, header.stream, length, header.flags.has(Flags::END));
-                Ok(Step::Frame(Frame::Body { stream: header.stream, fresh: true, body, last }))
+                let there = input.len() - HEADER_LEN;
+                let (body, last) = self.body(there, header.stream, length, header.flags.has(Flags::END));
+                Ok(Some(Frame::Body { stream: header.stream, fresh: true, body, last }))
             }
-            _ if input.len() < HEADER_LEN + length => Ok(Step::More),
-            _ => {
-                drop(input.split_to(HEADER_LEN));
-                let payload = Bytes::copy_from_slice(&input.split_to(length));
-                Ok(Step::Frame(Frame::Control { header, kind, payload }))
-            }
+            _ if input.len() < HEADER_LEN + length => Ok(None),
+            _ => Ok(Some(Frame::Control { header, kind })),
         }
     }
 
-    fn head(&mut self, input: &mut BytesMut, header: Header, kind: FrameType) -> Result<Step, End> {
+    fn head(&mut self, input: &[u8], header: Header, kind: FrameType) -> Result<Option<Frame>, End> {
         let length = header.length as usize;
         let id_len = if kind == FrameType::Request { REQUEST_ID_LEN } else { 0 };
         let has_block = header.flags.has(Flags::HEADERS);
@@ -136,7 +124,7 @@ impl Parser {
             return Err(short());
         }
         if input.len() < HEADER_LEN + prefix {
-            return Ok(Step::More);
+            return Ok(None);
         }
         if has_block {
             let at = HEADER_LEN + id_len;
@@ -149,25 +137,47 @@ impl Parser {
                 return Err(short());
             }
             if input.len() < HEADER_LEN + prefix {
-                return Ok(Step::More);
+                return Ok(None);
             }
         }
-        let head = input.split_to(HEADER_LEN + prefix);
-        let id = head[HEADER_LEN..].first_chunk::<REQUEST_ID_LEN>().filter(|_| id_len > 0);
-        let request_id = id.map_or(Uuid::nil(), |id| Uuid::from_bytes(*id));
-        let block = has_block.then(|| Bytes::copy_from_slice(&head[HEADER_LEN + id_len + 2..]));
-        let (body, last) = self.body(input, header.stream, length - prefix, header.flags.has(Flags::END));
-        Ok(Step::Frame(Frame::Head { header, request_id, block, body, last }))
+        let there = input.len() - HEADER_LEN - prefix;
+        let (body, last) = self.body(there, header.stream, length - prefix, header.flags.has(Flags::END));
+        Ok(Some(Frame::Head { header, prefix, body, last }))
     }
 
-    /// What is there of a body of which `left` bytes are to come, and whether the stream's direction ends with it.
-    fn body(&mut self, input: &mut BytesMut, stream: u32, left: usize, end: bool) -> (Bytes, bool) {
-        let n = left.min(input.len());
-        let piece = input.split_to(n);
-        let body = if n < COPY_BELOW { Bytes::copy_from_slice(&piece) } else { piece.freeze() };
+    /// How much of a body of which `left` bytes are to come is `there`, and whether the stream's direction ends with it.
+    #[inline]
+    fn body(&mut self, there: usize, stream: u32, left: usize, end: bool) -> (usize, bool) {
+        let n = left.min(there);
         let whole = n == left;
         self.state = if whole { State::Header } else { State::Body { stream, left: left - n, end } };
-        (body, whole && end)
+        (n, whole && end)
+    }
+}
+
+/// Takes a REQUEST's or RESPONSE's header and what follows it before the body: the request id, where it has one, and
+/// the header block.
+#[inline]
+pub(super) fn take_head(input: &mut BytesMut, header: Header, prefix: usize) -> (Uuid, Option<Bytes>) {
+    let head = &input[HEADER_LEN..HEADER_LEN + prefix];
+    let is_request = header.frame_type() == Some(FrameType::Request);
+    let (id, rest) = if is_request { head.split_at(REQUEST_ID_LEN) } else { (&[][..], head) };
+    let id = Uuid::from_slice(id).unwrap_or_default();
+    let block = header.flags.has(Flags::HEADERS).then(|| Bytes::copy_from_slice(&rest[2..]));
+    input.advance(HEADER_LEN + prefix);
+    (id, block)
+}
+
+/// Takes `n` bytes of a body. Below [`COPY_BELOW`] the buffer is only advanced, which costs nothing: splitting it would
+/// make it a shared one, counted up and down with each frame.
+#[inline]
+pub(super) fn take_body(input: &mut BytesMut, n: usize) -> Bytes {
+    if n < COPY_BELOW {
+        let copy = Bytes::copy_from_slice(&input[..n]);
+        input.advance(n);
+        copy
+    } else {
+        input.split_to(n).freeze()
     }
 }
 
@@ -178,12 +188,6 @@ fn may_open(header: &Header) -> bool {
         Some(_) => header.stream == 0,
         None => header.is_extension(),
     }
-}
-
-enum Step {
-    Frame(Frame),
-    More,
-    Again,
 }
 
 /// What a header alone shows to be wrong, when it comes from the broker (§1).

@@ -1,12 +1,12 @@
 //! What the broker's frames do.
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 
-use super::parser::Frame;
+use super::parser::{Frame, take_body, take_head};
 use super::stream::Stream;
 use super::{End, Failure, Origin, Session};
 use crate::base::{Key, Time};
-use crate::protocol::{Code, FrameType, Header, Role, Welcome, check_header_block};
+use crate::protocol::{Code, FrameType, HEADER_LEN, Header, Role, Welcome, check_header_block};
 
 /// Frames shorter than this could not even carry a REQUEST's id and some body.
 const MIN_FRAME: u32 = 64;
@@ -27,7 +27,7 @@ impl Session {
         }
         while self.end.is_none() {
             let done = match self.parser.next(input) {
-                Ok(Some(frame)) => self.on_frame(frame, now),
+                Ok(Some(frame)) => self.on_frame(frame, input, now),
                 Ok(None) => return,
                 Err(end) => Err(end),
             };
@@ -38,11 +38,24 @@ impl Session {
         input.clear();
     }
 
-    fn on_frame(&mut self, frame: Frame, now: Time) -> Result<(), End> {
+    #[inline]
+    fn on_frame(&mut self, frame: Frame, input: &mut BytesMut, now: Time) -> Result<(), End> {
         match frame {
-            Frame::Control { header, kind, payload } => self.on_control(header, kind, &payload, now),
+            Frame::Skipped { bytes } => {
+                input.advance(bytes);
+                Ok(())
+            }
+            Frame::Control { header, kind } => {
+                let length = header.length as usize;
+                let payload = &input[HEADER_LEN..HEADER_LEN + length];
+                let done = self.on_control(header, kind, payload, now);
+                input.advance(HEADER_LEN + length);
+                done
+            }
             _ if self.welcome.is_none() => Err(broken("the first frame was not WELCOME".into())),
-            Frame::Head { header, request_id, block, body, last } => {
+            Frame::Head { header, prefix, body, last } => {
+                let (request_id, block) = take_head(input, header, prefix);
+                let body = take_body(input, body);
                 if block.as_ref().is_some_and(|block| check_header_block(block).is_err()) {
                     return Err(broken(format!("header block on stream {} is cut short", header.stream)));
                 }
@@ -51,7 +64,11 @@ impl Session {
                     Role::Provider => self.on_request(header, request_id, block, body, last, now),
                 }
             }
-            Frame::Body { stream, fresh, body, last } => self.on_body(stream, fresh, body, last),
+            Frame::Body { stream, fresh, body, last } => {
+                input.advance(if fresh { HEADER_LEN } else { 0 });
+                let body = take_body(input, body);
+                self.on_body(stream, fresh, body, last)
+            }
         }
     }
 
@@ -154,7 +171,7 @@ impl Session {
             return Err(broken(format!("ERROR on stream {} after its end", header.stream)));
         }
         stream.recv.ended = true;
-        stream.failure.get_or_insert_with(|| Failure::peer(header.code, header.flags, text_of(payload)));
+        stream.failure.get_or_insert_with(|| Failure::peer(header.code, header.flags, text_of(payload)).into());
         let reader = stream.reader.take();
         self.wakes.extend(reader);
         self.after_received_end(key);

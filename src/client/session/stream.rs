@@ -75,7 +75,8 @@ pub(super) struct Stream {
     /// Consumer: where in the bytes sent REQUEST began.
     pub(super) opened_at: u64,
     pub(super) cancel_sent: bool,
-    pub(super) failure: Option<Failure>,
+    /// Boxed, for it is rare and large.
+    pub(super) failure: Option<Box<Failure>>,
     pub(super) reader: Option<Waker>,
     pub(super) writer: Option<Waker>,
     /// Who waits for the request to be over.

@@ -1,6 +1,6 @@
 //! What handles do with a session: open, read, write, give up, let go.
 
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use uuid::Uuid;
@@ -24,6 +24,8 @@ pub(crate) struct NewRequest {
     pub(crate) body: Bytes,
     /// Whether `body` is all of it.
     pub(crate) whole: bool,
+    /// Who waits for the answer: as if it had called [`Session::poll_response`] at once.
+    pub(crate) waiter: Option<Waker>,
 }
 
 /// Whether a body is still wanted.
@@ -38,10 +40,9 @@ pub(crate) enum Flow {
 impl Session {
     /// Opens a request. The caller sees to it that no more than `max_streams` are open.
     ///
-    /// # Errors
-    /// The request comes back where none can be opened here.
-    pub(crate) fn open_request(&mut self, request: NewRequest) -> Result<Key, NewRequest> {
-        let Some(welcome) = self.welcome.filter(|_| self.takes_requests()) else { return Err(request) };
+    /// `None` where none can be opened here.
+    pub(crate) fn open_request(&mut self, request: NewRequest) -> Option<Key> {
+        let welcome = self.welcome.as_ref().filter(|_| self.takes_requests())?;
         let mut stream = Stream::new(welcome.window, self.window, request.deadline);
         stream.send.head =
             Head { request_id: request.id, flags: request.flags, arg: request.timeout_ms, block: request.block };
@@ -49,12 +50,13 @@ impl Session {
         stream.send.queue.push(request.body);
         stream.send.finished = request.whole;
         stream.handles = 1;
+        stream.reader = request.waiter;
         self.watch_deadline(request.deadline);
         let key = self.streams.insert(stream);
         self.open += 1;
         self.unopened += 1;
         self.make_ready(key);
-        Ok(key)
+        Some(key)
     }
 
     /// The response's header block, once it has begun.
@@ -64,7 +66,7 @@ impl Session {
             return Poll::Ready(Ok(stream.recv.block.take()));
         }
         if let Some(failure) = &stream.failure {
-            return Poll::Ready(Err(failure.clone()));
+            return Poll::Ready(Err((**failure).clone()));
         }
         park(&mut stream.reader, cx);
         Poll::Pending
@@ -78,7 +80,7 @@ impl Session {
             return Poll::Ready(Ok(Some(bytes)));
         }
         if let Some(failure) = &stream.failure {
-            return Poll::Ready(Err(failure.clone()));
+            return Poll::Ready(Err((**failure).clone()));
         }
         if stream.recv.ended {
             return Poll::Ready(Ok(None));
@@ -168,7 +170,7 @@ impl Session {
         if stream.id != 0 {
             failure.flags = failure.flags | Flags::STARTED;
         }
-        stream.failure.get_or_insert(failure);
+        stream.failure.get_or_insert(failure.into());
         wake_all(stream, &mut self.wakes);
         self.stop(key);
     }

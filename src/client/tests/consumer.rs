@@ -1,13 +1,15 @@
 //! A consumer's requests, frame by frame.
 
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::StreamExt;
 use tokio::io::AsyncReadExt;
 use uuid::Uuid;
 
 use super::super::{Body, ErrorKind};
-use super::wire::{Net, frame, welcome};
+use super::wire::{Frame, Net, frame, welcome};
 use crate::protocol::{Code, Flags, FrameType, Header, encode_headers};
 
 const SOON: Duration = Duration::from_secs(5);
@@ -395,4 +397,71 @@ async fn a_broker_that_drains_without_a_goaway_is_not_asked_again() {
     });
     assert_eq!(sent.unwrap_err().kind, ErrorKind::Draining);
     wire.sync().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_could_not_be_opened_keeps_no_stream() {
+    let mut net = Net::new();
+    let welcome = crate::protocol::Welcome { max_streams: 1, max_frame: 1000, ..welcome() };
+    let (consumer, mut wire) = net.consumer(welcome).await;
+    let long = consumer.request("x").timeout(SOON).header("k", vec![b'v'; 1000]).send();
+    assert_eq!(long.await.unwrap_err().kind, ErrorKind::InvalidInput);
+    let ((), ()) = tokio::join!(async { assert!(consumer.send("y", SOON).await.is_ok()) }, async {
+        let request = wire.expect(FrameType::Request).await;
+        wire.respond(request.stream(), b"").await;
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_response_is_a_stream_of_its_pieces() {
+    let mut net = Net::new();
+    let (consumer, mut wire) = net.consumer(welcome()).await;
+    let answers = async {
+        let whole = wire.expect(FrameType::Request).await.stream();
+        wire.respond(whole, b"all at once").await;
+        let cut = wire.expect(FrameType::Request).await.stream();
+        wire.send(Header::new(FrameType::Response, cut), b"begin").await;
+        wire.sync().await;
+        wire.error(cut, Code::ProviderLost, Flags::STARTED, "").await;
+    };
+    let pieces = async {
+        let whole: Vec<_> = consumer.send("x", SOON).await.unwrap().collect().await;
+        assert_eq!(whole.into_iter().collect::<Result<Vec<_>, _>>().unwrap(), ["all at once"]);
+        let cut: Vec<_> = consumer.send("y", SOON).await.unwrap().collect().await;
+        assert_eq!(cut.len(), 2, "nothing behind the error: {cut:?}");
+        assert_eq!(cut[0].as_ref().unwrap(), "begin");
+        assert_eq!(cut[1].as_ref().unwrap_err().kind, ErrorKind::ProviderLost);
+    };
+    tokio::join!(answers, pieces);
+    assert_eq!(consumer.metrics().errors(ErrorKind::ProviderLost), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_woken_tasks_send_leaves_in_one_write() {
+    let mut net = Net::new();
+    let (consumer, mut wire) = net.consumer(welcome()).await;
+    for n in 0..8u8 {
+        let consumer = consumer.clone();
+        tokio::spawn(async move {
+            consumer.send("first", SOON).await.unwrap();
+            if n > 0 {
+                // Later than the first of them, who wakes the connection's task.
+                let mut late = true;
+                std::future::poll_fn(|cx| {
+                    cx.waker().wake_by_ref();
+                    if std::mem::take(&mut late) { Poll::Pending } else { Poll::Ready(()) }
+                })
+                .await;
+            }
+            consumer.send("second", SOON).await.unwrap();
+        });
+    }
+    let mut answers = Vec::new();
+    for _ in 0..8 {
+        let stream = wire.expect(FrameType::Request).await.stream();
+        answers.extend(frame(Header::new(FrameType::Response, stream).flags(Flags::END), b""));
+    }
+    wire.write(&answers).await;
+    let second = wire.burst().await;
+    assert_eq!(second.iter().map(Frame::body).collect::<Vec<_>>(), [b"second"; 8]);
 }

@@ -352,3 +352,48 @@ async fn dropping_the_last_handle_refuses_what_was_not_received() {
     expect_response(&mut wire, 1, b"still").await;
     wire.expect_close().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn handlers_run_side_by_side_up_to_the_limit() {
+    let mut net = Net::new();
+    let (provider, mut wire) = net.provider(welcome()).await;
+    let (out, mut begun) = tokio::sync::mpsc::unbounded_channel();
+    let serving = tokio::spawn({
+        let provider = provider.clone();
+        async move {
+            let handler = move |request: Request| {
+                let (go, gone) = tokio::sync::oneshot::channel::<()>();
+                let _ = out.send(go);
+                async move {
+                    let _ = gone.await;
+                    request.respond("done").await
+                }
+            };
+            provider.serve(3, handler).await;
+        }
+    });
+    for stream in 1..=4 {
+        wire.request(stream, SOON, b"").await;
+    }
+    let mut running = Vec::new();
+    for _ in 0..3 {
+        running.push(begun.recv().await.unwrap());
+    }
+    wire.sync().await;
+    tokio::time::sleep(Duration::from_secs(1)).await; // of the test clock: until nothing moves any more
+    assert!(begun.try_recv().is_err(), "a fourth waits for one of the three");
+    running.remove(0).send(()).unwrap();
+    assert_eq!(wire.expect(FrameType::Response).await.payload, "done");
+    running.push(begun.recv().await.unwrap());
+    serving.abort();
+    let _ = serving.await;
+    running.into_iter().for_each(|go| go.send(()).unwrap());
+    for _ in 0..3 {
+        assert_eq!(wire.expect(FrameType::Response).await.payload, "done"); // they went on
+    }
+    wire.request(5, SOON, b"").await;
+    wire.sync().await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(begun.recv().await.is_none(), "the handlers' tasks have ended");
+    assert_eq!(provider.receive().await.unwrap().id().as_u128(), 5);
+}

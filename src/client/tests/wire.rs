@@ -170,19 +170,29 @@ impl Wire {
     /// The next frame; `None` when the client has closed.
     pub(super) async fn next(&mut self) -> Option<Frame> {
         loop {
-            if let Some(bytes) = self.input.first_chunk::<HEADER_LEN>() {
-                let header = Header::decode(bytes);
-                let whole = HEADER_LEN + header.length as usize;
-                if self.input.len() >= whole {
-                    let payload = self.input.split_to(whole).freeze().slice(HEADER_LEN..);
-                    return Some(Frame { header, payload });
-                }
+            if let Some(frame) = self.take() {
+                return Some(frame);
             }
             if self.io.read_buf(&mut self.input).await.expect("a pipe") == 0 {
                 assert!(self.input.is_empty(), "closed within a frame");
                 return None;
             }
         }
+    }
+
+    /// A whole frame that has been read.
+    fn take(&mut self) -> Option<Frame> {
+        let header = Header::decode(self.input.first_chunk::<HEADER_LEN>()?);
+        let whole = HEADER_LEN + header.length as usize;
+        let there = self.input.len() >= whole;
+        there.then(|| Frame { header, payload: self.input.split_to(whole).freeze().slice(HEADER_LEN..) })
+    }
+
+    /// The frames that come with one read.
+    pub(super) async fn burst(&mut self) -> Vec<Frame> {
+        self.input.reserve(1 << 16);
+        self.read_some().await;
+        std::iter::from_fn(|| self.take()).collect()
     }
 
     pub(super) async fn expect(&mut self, kind: FrameType) -> Frame {

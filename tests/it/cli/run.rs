@@ -14,12 +14,17 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub fn corelay(line: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_corelay"));
     command.args(line);
+    without_settings(&mut command);
+    command
+}
+
+/// Takes what could change the broker's settings out of a command's environment.
+pub fn without_settings(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("CORELAY_") {
             command.env_remove(name);
         }
     }
-    command
 }
 
 /// A process that is ended with the test.

@@ -66,6 +66,7 @@ pub(crate) struct Shared {
     pub(crate) may_overload: bool,
     pub(crate) hostility: bool,
     pub(crate) max_frame: u32,
+    pub(crate) max_window: u32,
     pub(crate) answered: u64,
     /// A provider read two requests of one consumer in the wrong order: only a lost or leaving provider, whose
     /// requests were handed on, excuses that.

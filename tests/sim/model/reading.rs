@@ -48,7 +48,7 @@ impl Client {
         payload: &[u8],
     ) {
         let name = self.to_string();
-        let window = self.welcome.map_or(0, |welcome| welcome.window);
+        let window = self.welcome.map_or(0, |welcome| welcome.window).max(shared.max_window);
         let stream = self.streams.get_mut(&header.stream);
         let stream = stream.unwrap_or_else(|| panic!("{name}: {kind:?} on stream {}, not in use", header.stream));
         let number = stream.number;
@@ -126,7 +126,7 @@ impl Client {
         if kind == FrameType::Request {
             return self.provider_request(shared, header, payload);
         }
-        let window = self.welcome.map_or(0, |welcome| welcome.window);
+        let window = self.welcome.map_or(0, |welcome| welcome.window).max(shared.max_window);
         let Some(stream) = self.streams.get_mut(&id) else {
             let race = matches!(kind, FrameType::Cancel | FrameType::Credit);
             return assert!(race, "{name}: {kind:?} on stream {id}, not in use");

@@ -235,7 +235,7 @@ fn one_stream_that_nobody_grants_does_not_hold_up_the_next_on_its_connection() {
 #[test]
 fn a_busy_stream_is_granted_more_while_it_is_being_sent() {
     // the socket always has a batch out: credit must not wait for it to fall idle
-    let w = World::one_core(Limits { window: 40_000, connection_buffer: 4000, ..Limits::default() });
+    let w = World::one_core(Limits { connection_buffer: 4000, ..window(40_000) });
     let c = w.consumer("ch");
     let p = w.provider_with("ch", 1, 1 << 30);
     c.send(request(1).body(""));
@@ -252,5 +252,55 @@ fn a_busy_stream_is_granted_more_while_it_is_being_sent() {
         }
     }
     assert!(granted >= 20_000, "30,000 bytes were taken, {granted} granted again");
+    w.finish();
+}
+
+/// A stream that sends all it may, to a provider that takes `taken` at first: what it may send in all, round by round.
+fn rounds(limits: Limits, taken: u32) -> Vec<u32> {
+    let w = World::one_core(limits);
+    let c = w.consumer("ch");
+    let p = w.provider_with("ch", 1, taken);
+    c.send(request(1));
+    p.expect(request(1));
+    let (mut may, mut seen) = (1000, Vec::new());
+    for _ in 0..5 {
+        seen.push(may);
+        c.send(data(1).body(vec![1; may as usize]));
+        while p.next().is_some() {}
+        may = 0;
+        while let Some(credit) = c.next() {
+            may += credit.header.arg;
+        }
+    }
+    w.finish();
+    seen
+}
+
+#[test]
+fn the_window_grows_while_it_holds_the_sender_up() {
+    let grows = Limits { max_window: 4500, ..window(1000) };
+    assert_eq!(rounds(grows, MAX_CREDIT), [1000, 2000, 4000, 4000, 4000]);
+}
+
+#[test]
+fn the_window_does_not_grow_where_the_receiver_holds_the_sender_up() {
+    let grows = Limits { max_window: 4500, ..window(1000) };
+    let seen = rounds(grows, 1500);
+    assert_eq!(seen[..2], [1000, 2000]);
+    assert_eq!(seen[2..].iter().sum::<u32>(), 500, "{seen:?}");
+}
+
+#[test]
+fn the_window_does_not_grow_beside_much_that_is_held() {
+    let w = World::one_core(Limits { max_window: 4500, core_buffer: 40_000, ..window(1000) });
+    let waiting = w.consumer("nobody");
+    for id in 1..=10 {
+        waiting.send(request(id).wait().body(vec![1; 1000]));
+    }
+    let (c, p) = (w.consumer("ch"), w.provider("ch", 1));
+    c.send(request(1).body(vec![1; 1000]));
+    p.expect(request(1).body(vec![1; 1000]));
+    c.expect_credits(1, 1000);
+    c.expect_nothing();
     w.finish();
 }

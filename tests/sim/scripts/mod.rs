@@ -23,5 +23,5 @@ fn ms(n: u64) -> Duration {
 
 /// The default limits, with a small window.
 fn window(bytes: u32) -> Limits {
-    Limits { window: bytes, ..Limits::default() }
+    Limits { window: bytes, max_window: bytes, ..Limits::default() }
 }

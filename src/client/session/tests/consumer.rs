@@ -96,6 +96,7 @@ impl World {
             block: Vec::new(),
             body: Bytes::from(sent.clone()),
             whole: finished,
+            waiter: None,
         };
         let key = session.open_request(request).expect("an open session");
         self.open += 1;

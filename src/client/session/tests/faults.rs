@@ -26,6 +26,7 @@ fn open(session: &mut Session) -> Key {
         block: Vec::new(),
         body: Bytes::from_static(b"x"),
         whole: true,
+        waiter: None,
     };
     session.open_request(request).unwrap()
 }

@@ -4,7 +4,7 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 
-use super::super::{Flow, Session};
+use super::super::{Answer, Flow, Session};
 use super::peer::{Pipe, Seen, Streams, Way, any};
 use super::{MAX_STREAMS, WINDOW, for_seeds, session, welcome};
 use crate::base::Key;
@@ -21,6 +21,8 @@ struct Mine {
     sent: Vec<u8>,
     finished: bool,
     failed: bool,
+    /// The session needs no word of the handle that answers any more.
+    released: bool,
 }
 
 /// A stream as the broker sees it.
@@ -48,7 +50,9 @@ struct World {
 
 impl World {
     fn handlers(&mut self, session: &mut Session, rng: &mut fastrand::Rng) {
-        for arrival in session.take_arrivals() {
+        let mut arrivals = Vec::new();
+        session.take_arrivals(&mut arrivals);
+        for arrival in arrivals {
             self.mine.push(Mine {
                 key: arrival.key,
                 number: arrival.left_ms,
@@ -58,6 +62,7 @@ impl World {
                 sent: Vec::new(),
                 finished: false,
                 failed: false,
+                released: false,
             });
         }
         if self.mine.is_empty() {
@@ -71,7 +76,8 @@ impl World {
                 mine.begun = true;
                 mine.finished = rng.bool();
                 mine.sent.extend_from_slice(&body);
-                session.respond(mine.key, Vec::new(), body.into(), mine.finished);
+                let answer = session.respond(mine.key, Vec::new(), body.into(), mine.finished);
+                mine.released = answer == Answer::Taken;
             }
             2..=3 if mine.begun && !mine.finished => {
                 let body = vec![rng.u8(..); rng.usize(..400)];
@@ -201,7 +207,9 @@ impl World {
             if mine.reading {
                 session.release_reader(mine.key);
             }
-            session.release_writer(mine.key);
+            if !mine.released {
+                session.release_writer(mine.key);
+            }
         }
         assert!(session.streams.is_empty(), "nothing is left behind");
     }
