@@ -64,7 +64,7 @@ async fn consume(broker: &Broker, topic: &str, ledger: &Arc<Ledger>) {
 }
 
 /// Waits until so many have been published.
-async fn more(ledger: &Ledger, server: &Server, count: usize) {
+async fn more(ledger: &Ledger, server: &Server, brokers: [&Broker; 2], count: usize) {
     let wait = async {
         while ledger.published() < count {
             tokio::time::sleep(Duration::from_millis(2)).await;
@@ -72,7 +72,8 @@ async fn more(ledger: &Ledger, server: &Server, count: usize) {
     };
     if tokio::time::timeout(PATIENCE, wait).await.is_err() {
         let last = ledger.last_failure.lock().unwrap();
-        panic!("{} of {count} published; the last failure: {last}; the server:\n{}", ledger.published(), server.log());
+        let published = ledger.published();
+        panic!("{published} of {count} published; {last}; {brokers:?}; the server:\n{}", server.log());
     }
 }
 
@@ -95,7 +96,7 @@ pub async fn survives(system: &System, mut server: Server, is_up: fn(&Server) ->
     tokio::time::sleep(WARM).await;
     for round in 0..rounds {
         let before = ledger.published();
-        more(&ledger, &server, before + EACH).await;
+        more(&ledger, &server, [&one, &two], before + EACH).await;
         server = spawn_blocking(move || {
             server.kill();
             server.restart(is_up);
@@ -106,7 +107,7 @@ pub async fn survives(system: &System, mut server: Server, is_up: fn(&Server) ->
         println!("round {round}: {} published", ledger.published());
     }
     let before = ledger.published();
-    more(&ledger, &server, before + EACH).await;
+    more(&ledger, &server, [&one, &two], before + EACH).await;
     ledger.over.store(true, SeqCst);
     for publisher in publishers {
         soon("the publisher's end", publisher).await.unwrap();

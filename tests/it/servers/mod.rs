@@ -177,6 +177,8 @@ impl Server {
     /// Starts it again on its port and data, until `is_up` says so.
     pub fn restart(&mut self, is_up: impl Fn(&Server) -> bool) {
         let begin = Instant::now();
+        // what it says from now on is of its new life
+        let _ = std::fs::rename(self.dir.path().join("log"), self.dir.path().join("log.before"));
         self.child = self.line.start(self.dir.path()).unwrap();
         while !is_up(self) {
             // right after a kill its files may still be held by its children
