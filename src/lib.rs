@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | [`protocol`] | frames, encode and decode on slices, error codes | always |
 //! | `client` | `Consumer`, `Provider`, `ConsumerPool` for tokio programs | `client` |
-//! | `toolkit` | worker pool, event processor | `toolkit`; of it `worker_pool` in `client` too |
+//! | `toolkit` | worker pool, event processor, connection pool, message broker interface | `toolkit`; of it `worker_pool` in `client` too |
 //! | `telemetry` | the admin endpoint: health, metrics, a dashboard | `telemetry` |
 //! | `broker`, `Server` | the broker, embedded or run by `corelay serve` | `server` |
 
@@ -21,10 +21,10 @@ pub mod broker;
 pub mod client;
 #[cfg(feature = "server")]
 pub mod reactor;
-#[cfg(any(feature = "client", feature = "toolkit"))]
-pub mod toolkit;
 #[cfg(feature = "telemetry")]
 pub mod telemetry;
+#[cfg(any(feature = "client", feature = "toolkit"))]
+pub mod toolkit;
 
 #[cfg(feature = "server")]
 pub use broker::Server;

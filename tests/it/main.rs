@@ -8,9 +8,15 @@ mod broker;
 mod cli;
 #[path = "../../benches/common/mod.rs"]
 mod common;
+#[cfg(feature = "postgres")]
+mod connection_pool;
 mod examples;
 mod failure;
 mod fallback;
+#[cfg(feature = "toolkit")]
+mod message_broker;
+#[cfg(feature = "toolkit")]
+mod servers;
 mod serving;
 mod syscalls;
 mod tidy;

@@ -14,6 +14,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("src/toolkit/event_processor", &[]),
     ("src/toolkit/testing", &[]),
     ("src/reactor", &["base"]),
+    ("src/toolkit/connection_pool", &[]),
+    ("src/toolkit/message_broker", &["client"]),
     ("src/broker", &["base", "protocol", "reactor"]),
     ("src/telemetry", &["base", "protocol", "broker"]),
     ("src/config", &["base", "broker", "telemetry"]),
@@ -64,7 +66,8 @@ fn rooms_import_only_what_they_may() {
     let mut wrong = Vec::new();
     let mut seen = 0;
     for (room, allowed) in MAY_IMPORT {
-        let own = room.trim_start_matches("src/").split('/').next().unwrap();
+        // a block of the toolkit is a room of its own: it doesn't import the others
+        let own = room.trim_start_matches("src/").split('/').next().filter(|own| *own != "toolkit").unwrap_or(room);
         for file in sources(room) {
             // the narrowest room a file is in judges it
             let inner =

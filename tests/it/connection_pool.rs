@@ -1,0 +1,5 @@
+//! The connection pool with real servers.
+
+mod outage;
+mod postgres;
+mod tcp;

@@ -1,0 +1,14 @@
+//! The message broker interface: one suite that every adapter passes against the real system, and what is special to
+//! each: its server killed in the middle of the work.
+
+#[cfg(feature = "amqp")]
+mod amqp;
+mod conformance;
+mod corelay;
+mod memory;
+#[cfg(feature = "nats")]
+mod nats;
+mod outage;
+#[cfg(feature = "redis")]
+mod redis;
+mod system;

@@ -1,0 +1,39 @@
+//! NATS JetStream.
+
+use corelay::toolkit::message_broker::Broker;
+use corelay::toolkit::message_broker::nats::{Nats, Options};
+use tokio::task::spawn_blocking;
+
+use super::conformance::conformance;
+use super::outage::survives;
+use super::system::System;
+use crate::servers::{Server, nats};
+
+fn over(url: String, prefix: String) -> System {
+    System::new(move || {
+        let options = Options { url: url.clone(), prefix: prefix.clone(), ..Options::default() };
+        async { Broker::new(Nats::connect(options).await.unwrap()) }
+    })
+}
+
+async fn system() -> Option<System> {
+    let (url, prefix) = nats::shared().await?;
+    Some(over(url, prefix))
+}
+
+conformance!(system());
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_acknowledged_is_lost_when_the_server_is_killed() {
+    let Some(server) = spawn_blocking(nats::private).await.unwrap() else { return };
+    survives(&over(nats::url(&server), "t".into()), server, Server::listens, 3).await;
+}
+
+#[tokio::test]
+async fn nobody_there_is_an_error_that_says_so() {
+    let url = format!("nats://127.0.0.1:{}", crate::servers::free_port());
+    let error = Nats::connect(Options { url, ..Options::default() }).await.unwrap_err();
+    assert_eq!(error.kind(), corelay::toolkit::message_broker::ErrorKind::Connection);
+    let error = Nats::connect(Options { url: "no url".into(), ..Options::default() }).await.unwrap_err();
+    assert_eq!(error.kind(), corelay::toolkit::message_broker::ErrorKind::Invalid);
+}
