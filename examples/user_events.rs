@@ -1,5 +1,6 @@
 //! The same program on any system: `cargo run --example user_events -- memory`, or
-//! `nats://127.0.0.1:4222`, `redis://127.0.0.1:6379`, `amqp://127.0.0.1:5672/%2f` instead of `memory`.
+//! `nats://127.0.0.1:4222`, `redis://127.0.0.1:6379`, `amqp://127.0.0.1:5672/%2f` instead of `memory`. The two that
+//! were created may come in either order: handlers run side by side.
 //!
 //! ```text
 //! on memory: the topic user-events
