@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 ///
 /// ```
 /// use corelay::telemetry::view::Varz;
-/// let varz = Varz { requests: 7, ..Varz::default() };
+/// let mut varz = Varz::default();
+/// varz.requests = 7;
 /// let json = serde_json::to_string(&varz).unwrap();
 /// assert_eq!(serde_json::from_str::<Varz>(&json).unwrap(), varz);
 /// ```
