@@ -146,7 +146,8 @@ impl World {
                 self.cores[at].link_sent(now, to, kind);
                 let to = &mut self.cores[usize::from(to)];
                 batch.for_each_unsent(&self.pool, |bytes| to.link_received(now, at as u16, kind, bytes));
-                to.recycle(batch);
+                // as the shards do: its buffers ride home
+                self.cores[at].recycle(batch);
             }
             self.cores[at].end_turn(false, &self.pool);
         }
