@@ -5,7 +5,7 @@
 //! ```
 //!
 //! It runs on a thread of its own, off the cores, and shares nothing with them but the desks its questions are put on
-//! ([`Inspector`](crate::broker::Inspector)). A core that doesn't answer is no reason not to answer: it is what a
+//! (its [`Inspector`]). A core that doesn't answer is no reason not to answer: it is what a
 //! supervisor wants to hear of.
 //!
 //! | path | what it says |
