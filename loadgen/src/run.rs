@@ -173,8 +173,9 @@ fn follow(
         let pause = next.map_or(Duration::from_secs(1), |next| next - now);
         match full.recv_timeout(pause) {
             Ok(mut interval) => {
-                // what follows the end, planned or early, is the drain
-                watch.look(true, interval.to >= end.duration_since(epoch).as_nanos() as u64 || interval.drain);
+                // what follows the end, planned or early, is the drain; intervals of the warm-up come here, too
+                let ended = interval.to >= end.duration_since(epoch).as_nanos() as u64 || interval.drain;
+                watch.look(ended || Instant::now() >= begin, ended);
                 if let Some(line) = measured.add(&interval, threads.len()) {
                     live.show(&line);
                 }
