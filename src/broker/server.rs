@@ -102,8 +102,8 @@ impl Server {
         let files = Arc::new(SocketFiles::of(&listeners));
         let io = choose_io(&options)?;
         let control = Arc::new(Control::default());
-        // each core accepts on a descriptor of its own; these ones go now, so that a drain closes the last
         let desks: Arc<[Desk]> = cpus.iter().map(|_| Desk::new()).collect();
+        // each core accepts on a descriptor of its own; these ones go now, so that a drain closes the last
         let (wakers, threads) = spawn(&options, io, &cpus, &listeners, &control, &desks)?;
         let addrs: Vec<_> = listeners.into_iter().map(|listener| listener.addr).collect();
         info!(name = options.name, cores = cpus.len(), ?io, "started");

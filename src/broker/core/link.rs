@@ -153,8 +153,8 @@ impl Core {
     }
 
     /// Which other core a request is handed to: chosen once, by the keyed hash of its id, of two cores with
-    /// providers the one with the smaller share in use, or if that has no room, one that has; but a request crosses only where that pays ([`CROSSING`]).
-    /// `None`: this core, which then has providers or nobody has.
+    /// providers the one with the smaller share in use, or if that has no room, one that has; but a request crosses
+    /// only where that pays ([`CROSSING`]). `None`: this core, which then has providers or nobody has.
     pub(super) fn choose_core(&self, request: Key) -> Option<u16> {
         let request = self.requests.get(request).expect("looked up by the caller");
         let channel = &self.channels[request.channel as usize];

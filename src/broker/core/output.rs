@@ -158,7 +158,9 @@ impl Core {
                         conn.out.stage(&mut self.spare, [&header, &link_head, &id, &head]);
                         conn.out.stage(&mut self.spare, [copied, &[], &[], &[]]);
                     } else {
-                        waited.into_iter().for_each(|nanos| self.meters.of(channel).queue_wait.record(nanos));
+                        if let Some(nanos) = waited {
+                            self.meters.of(channel).queue_wait.record(nanos);
+                        }
                         let header = header.length(length + id.len() as u32).encode();
                         conn.out.stage(&mut self.spare, [&header, &id, &head, copied]);
                     }

@@ -9,11 +9,11 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
+use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-use crate::toolkit::worker_pool::{Histogram, Latencies};
+use crate::toolkit::worker_pool::{Column, Histogram, Latencies, encode_columns, encode_counters};
 
 /// Types, and pairs of type and handler, that get series of their own; further ones count together, as `other`.
 pub const MAX_SERIES: usize = 500;
@@ -201,9 +201,6 @@ impl Metrics {
     }
 }
 
-/// A counter's name, its help, and where its value is.
-type Column<T> = (&'static str, &'static str, fn(&T) -> u64);
-
 impl Collector for Metrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let now = self.snapshot();
@@ -213,21 +210,13 @@ impl Collector for Metrics {
             ("dead_letters", "Events given up, once a handler", now.dead_letters),
             ("dead_letter_failures", "Dead letters the hook failed at", now.dead_letter_failures),
         ];
-        for (name, help, value) in totals {
-            let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-            metric.encode_counter::<NoLabelSet, u64, u64>(&value, None)?;
-        }
+        encode_counters(&mut encoder, &totals)?;
         let by_type: [Column<TypeSnapshot>; 2] = [
             ("processed", "Events all their handlers took", |of| of.processed),
             ("failed", "Events at least one handler failed at for good", |of| of.failed),
         ];
-        for (name, help, value) in by_type {
-            let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-            for (event_type, of) in &now.types {
-                let labels = [("event_type", &**event_type)];
-                metric.encode_family(&labels)?.encode_counter::<NoLabelSet, u64, u64>(&value(of), None)?;
-            }
-        }
+        let types = now.types.iter().map(|(event_type, of)| ([("event_type", &**event_type)], of));
+        encode_columns(&mut encoder, &by_type, types)?;
         let by_handler: [Column<HandlerSnapshot>; 6] = [
             ("handler_processed", "Events the handler took", |of| of.processed),
             ("handler_failed", "Events the handler failed at for good", |of| of.failed),
@@ -236,23 +225,19 @@ impl Collector for Metrics {
             ("handler_panics", "Attempts that panicked", |of| of.panics),
             ("handler_malformed", "Events that made no sense to the handler", |of| of.malformed),
         ];
-        for (name, help, value) in by_handler {
-            let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-            for ((event_type, handler), of) in &now.handlers {
-                let labels = [("event_type", &**event_type), ("handler", &**handler)];
-                metric.encode_family(&labels)?.encode_counter::<NoLabelSet, u64, u64>(&value(of), None)?;
-            }
-        }
+        let handlers = now
+            .handlers
+            .iter()
+            .map(|((event_type, handler), of)| ([("event_type", &**event_type), ("handler", &**handler)], of));
+        encode_columns(&mut encoder, &by_handler, handlers.clone())?;
         let help = "Events the handler has in hand, or waits to try again";
         let mut metric = encoder.encode_descriptor("handler_running", help, None, MetricType::Gauge)?;
-        for ((event_type, handler), of) in &now.handlers {
-            let labels = [("event_type", &**event_type), ("handler", &**handler)];
+        for (labels, of) in handlers.clone() {
             metric.encode_family(&labels)?.encode_gauge(&of.running)?;
         }
         let help = "Time of each attempt";
         let mut metric = encoder.encode_descriptor("handler_seconds", help, None, MetricType::Histogram)?;
-        for ((event_type, handler), of) in &now.handlers {
-            let labels = [("event_type", &**event_type), ("handler", &**handler)];
+        for (labels, of) in handlers {
             of.attempt_time.encode(metric.encode_family(&labels)?)?;
         }
         Ok(())

@@ -36,12 +36,15 @@ struct Rejoin {
 
 impl Rejoin {
     fn failed(&mut self) {
-        let backoff = self.backoff.get_or_insert_with(|| {
-            let builder = ExponentialBuilder::new().with_min_delay(REJOIN_MIN).with_max_delay(REJOIN_MAX);
-            builder.with_jitter().without_max_times().build()
-        });
+        let backoff = self.backoff.get_or_insert_with(|| waits(REJOIN_MIN, REJOIN_MAX));
         self.at = Some(Instant::now() + backoff.next().unwrap_or(REJOIN_MAX));
     }
+}
+
+/// Waits from `min` to `max`, doubling, with jitter, without end.
+pub(super) fn waits(min: Duration, max: Duration) -> ExponentialBackoff {
+    let builder = ExponentialBuilder::new().with_min_delay(min).with_max_delay(max);
+    builder.with_jitter().without_max_times().build()
 }
 
 async fn join(adapter: &dyn Adapter, consume: &Consume, limit: Duration) -> Result<Box<dyn Source>, Error> {

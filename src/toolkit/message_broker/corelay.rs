@@ -14,13 +14,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use backon::{BackoffBuilder, ExponentialBuilder};
 use bytes::Bytes;
 use tokio::sync::{Mutex, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::adapter::{Received, Source};
+use super::consumer::waits;
 use super::delivery::Settle;
 use super::feed::{self, Feed};
 use super::{Adapter, Capabilities, Consume, Error, ErrorKind, Message, TopicOptions};
@@ -144,8 +144,7 @@ impl Corelay {
     async fn send(self, group: String, message: Message) -> Result<(), Error> {
         let consumer = self.consumer(self.channel(message.topic(), &group)).await?;
         let until = Instant::now() + self.shared.options.timeout;
-        let builder = ExponentialBuilder::new().with_min_delay(AGAIN_MIN).with_max_delay(AGAIN_MAX);
-        let mut waits = builder.with_jitter().without_max_times().build();
+        let mut waits = waits(AGAIN_MIN, AGAIN_MAX);
         let mut attempt = 1_u32;
         loop {
             let left = until.saturating_duration_since(Instant::now());

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
@@ -327,8 +327,35 @@ impl Metrics {
 #[derive(Debug)]
 struct Page(Arc<Counts>);
 
+/// Encodes counters without labels: each with its name, its help and its value.
+pub(in crate::toolkit) fn encode_counters(
+    encoder: &mut DescriptorEncoder<'_>,
+    counters: &[(&str, &str, u64)],
+) -> fmt::Result {
+    for (name, help, value) in counters {
+        let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        metric.encode_counter::<NoLabelSet, u64, u64>(value, None)?;
+    }
+    Ok(())
+}
+
 /// A counter's name, its help, and where its value is.
-type Column = (&'static str, &'static str, fn(&WorkerSnapshot) -> u64);
+pub(in crate::toolkit) type Column<T> = (&'static str, &'static str, fn(&T) -> u64);
+
+/// Encodes a family of counters for each column: one of every row, with the row's labels.
+pub(in crate::toolkit) fn encode_columns<'a, T: 'a, L: EncodeLabelSet>(
+    encoder: &mut DescriptorEncoder<'_>,
+    columns: &[Column<T>],
+    rows: impl Iterator<Item = (L, &'a T)> + Clone,
+) -> fmt::Result {
+    for (name, help, value) in columns {
+        let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (labels, row) in rows.clone() {
+            metric.encode_family(&labels)?.encode_counter::<NoLabelSet, u64, u64>(&value(row), None)?;
+        }
+    }
+    Ok(())
+}
 
 impl Collector for Page {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
@@ -342,10 +369,7 @@ impl Collector for Page {
             ("panics", "Attempts and error handlers that panicked", now.panics),
             ("abandoned", "Jobs left over by a shutdown", now.abandoned),
         ];
-        for (name, help, value) in counters {
-            let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-            metric.encode_counter::<NoLabelSet, u64, u64>(&value, None)?;
-        }
+        encode_counters(&mut encoder, &counters)?;
         let gauges = [
             ("queued", "Jobs that wait for a worker", now.queued),
             ("running", "Jobs being worked on", now.running),
@@ -355,17 +379,12 @@ impl Collector for Page {
         for (name, help, value) in gauges {
             encoder.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)?;
         }
-        let by_worker: [Column; 2] = [
+        let by_worker: [Column<WorkerSnapshot>; 2] = [
             ("processed", "Jobs done, by worker", |worker| worker.processed),
             ("failed", "Jobs that failed for good, by worker", |worker| worker.failed),
         ];
-        for (name, help, value) in by_worker {
-            let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-            for (number, worker) in now.workers.iter().enumerate() {
-                let labels = [("worker", number)];
-                metric.encode_family(&labels)?.encode_counter::<NoLabelSet, u64, u64>(&value(worker), None)?;
-            }
-        }
+        let workers = now.workers.iter().enumerate().map(|(number, worker)| ([("worker", number)], worker));
+        encode_columns(&mut encoder, &by_worker, workers)?;
         let histograms = [
             ("queue_seconds", "Time from being submitted to the first attempt", &now.queue_time),
             ("attempt_seconds", "Time of each attempt", &now.attempt_time),

@@ -73,4 +73,4 @@ pub use ticket::{Outcome, Ticket};
 #[cfg(feature = "toolkit")]
 pub(in crate::toolkit) use contain::contain;
 #[cfg(feature = "toolkit")]
-pub(in crate::toolkit) use metrics::Latencies;
+pub(in crate::toolkit) use metrics::{Column, Latencies, encode_columns, encode_counters};
