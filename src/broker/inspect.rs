@@ -14,6 +14,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::companion::CoreProducer;
 use super::core::{ChannelSnapshot, ConnSnapshot, Core, Figures, Meter, Page};
 use super::options::{Io, ListenAddr, ServerOptions};
 use super::server::Stopper;
@@ -135,6 +136,12 @@ impl View<'_> {
         }
     }
 
+    /// By producer, as [`CoreProducer`]s are numbered: messages that found no room on their way to it.
+    #[must_use]
+    pub fn not_handed_over(&self) -> &[u64] {
+        self.core.tap_dropped()
+    }
+
     /// Some of the connections; begin with 0.
     #[must_use]
     pub fn connections_from(&self, from: u32) -> Page<ConnSnapshot> {
@@ -180,6 +187,7 @@ pub struct Inspector {
     addrs: Arc<[ListenAddr]>,
     io: Io,
     cpus: Arc<[usize]>,
+    producers: Arc<[CoreProducer]>,
 }
 
 impl Inspector {
@@ -190,8 +198,17 @@ impl Inspector {
         addrs: &[ListenAddr],
         io: Io,
         cpus: &[usize],
+        producers: Vec<CoreProducer>,
     ) -> Inspector {
-        Inspector { desks, stopper, options: Arc::new(options), addrs: addrs.into(), io, cpus: cpus.into() }
+        Inspector {
+            desks,
+            stopper,
+            options: Arc::new(options),
+            addrs: addrs.into(),
+            io,
+            cpus: cpus.into(),
+            producers: producers.into(),
+        }
     }
 
     /// How many cores there are.
@@ -237,6 +254,12 @@ impl Inspector {
     #[must_use]
     pub fn io(&self) -> Io {
         self.io
+    }
+
+    /// The producers, those of the first core first.
+    #[must_use]
+    pub fn producers(&self) -> &[CoreProducer] {
+        &self.producers
     }
 
     /// The CPUs of the cores, in order.

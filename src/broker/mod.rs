@@ -1,6 +1,8 @@
 //! The broker: the state machine in [`core`], the loop that drives it on each core, and the server around them.
 
 mod admission;
+mod builder;
+mod companion;
 pub mod core;
 mod cpus;
 mod inspect;
@@ -11,6 +13,8 @@ pub mod options;
 mod server;
 mod shard;
 
+pub use self::builder::ServerBuilder;
+pub use self::companion::CoreProducer;
 pub use self::inspect::{Inspector, ShardFigures, View};
 #[cfg(feature = "telemetry")]
 pub(crate) use self::listener::Listener;

@@ -1,14 +1,16 @@
 //! What a broker is told at its start: plain values, with how they are written.
 
+mod producers;
 mod values;
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+pub use producers::{ForwardOptions, NamedChannel, ProducerOptions, TargetUrl, What};
 pub use values::{BadValue, Cores, Io, ListenAddr};
 
-use super::core::Meter;
+use super::core::{MAX_ROUTES, Meter};
 use crate::base::ChannelId;
 use crate::base::limits::{Layout, Limits};
 
@@ -36,6 +38,10 @@ pub struct ServerOptions {
     pub limits: Limits,
     /// Channels that depart from them.
     pub channels: Vec<ChannelOptions>,
+    /// Who messages are forwarded to; at most 64.
+    pub producers: Vec<ProducerOptions>,
+    /// What all of them share.
+    pub forward: ForwardOptions,
     /// Receive buffers of each core; a power of two up to 32,768. Default 256: what one turn takes in at the most.
     pub buffers: usize,
     /// Size of each, in bytes. Default 64 KiB: with 256 of them 16 MiB a core. Against 16 KiB, messages of 64 KiB took
@@ -60,6 +66,8 @@ impl Default for ServerOptions {
             spin: Duration::ZERO,
             limits: Limits::default(),
             channels: Vec::new(),
+            producers: Vec::new(),
+            forward: ForwardOptions::default(),
             buffers: 256,
             buffer_size: 64 << 10,
             ring_entries: 1024,
@@ -118,7 +126,24 @@ impl ServerOptions {
             let twice = self.channels[..index].iter().any(|other| other.id == channel.id);
             check(!twice, "channel.id", &channel.name, "each channel once")?;
         }
+        self.forward.validate()?;
+        check(self.producers.len() < MAX_ROUTES, "producer", &self.producers.len(), "at most 63")?;
+        for (index, producer) in self.producers.iter().enumerate() {
+            producer.validate(self.forward.max_message)?;
+            let twice = self.producers[..index].iter().any(|other| other.id == producer.id);
+            check(!twice, "producer.id", &producer.id, "each producer once")?;
+        }
         Ok(())
+    }
+
+    /// Bytes that forwarding may hold on each core: on their way, in the making, and in queues.
+    fn forwarding(&self) -> usize {
+        if self.producers.is_empty() {
+            return 0;
+        }
+        let queues = self.producers.iter().fold(0usize, |sum, producer| sum.saturating_add(producer.queue_bytes));
+        let shared = self.forward.handover_bytes.saturating_add(self.forward.assembly_bytes);
+        shared.saturating_add(queues)
     }
 
     /// How this is laid out on so many cores, for [`Limits::worst_case`].
@@ -128,6 +153,7 @@ impl ServerOptions {
             cores,
             receive_pool: self.buffers.saturating_mul(self.buffer_size),
             histograms: (self.telemetry_channels + 1).saturating_mul(Meter::SIZE),
+            forwarding: self.forwarding(),
         }
     }
 }

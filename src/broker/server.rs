@@ -10,7 +10,9 @@ use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use super::admission::Admission;
-use super::core::{COPY_BELOW, Channel, Options};
+use super::builder::ServerBuilder;
+use super::companion::{self, Companion, Outlet, Plan};
+use super::core::{COPY_BELOW, Channel, Options, Route};
 use super::cpus;
 use super::inspect::{Desk, Inspector};
 use super::listener::{Listener, SocketFiles};
@@ -48,6 +50,14 @@ pub enum ServerError {
     /// No reactor could be made.
     #[error(transparent)]
     Reactor(#[from] reactor::SetupError),
+    /// A producer could not be made.
+    #[error("producer {id}: {text}")]
+    Producer {
+        /// Which.
+        id: String,
+        /// What is wrong with it, and what was expected.
+        text: String,
+    },
     /// A core's thread could not start or go on.
     #[error("core {core} stopped: {source}")]
     Core {
@@ -71,10 +81,17 @@ pub struct Server {
     addrs: Vec<ListenAddr>,
     stopper: Stopper,
     threads: Vec<JoinHandle<Result<(), ServerError>>>,
+    companions: Vec<Companion>,
     inspector: Inspector,
 }
 
 impl Server {
+    /// A broker that does more than options can say: see [`ServerBuilder`].
+    #[must_use]
+    pub fn builder() -> ServerBuilder {
+        ServerBuilder::default()
+    }
+
     /// A broker on one core with default options, for tests and embedding.
     ///
     /// # Errors
@@ -94,7 +111,13 @@ impl Server {
     /// # Errors
     /// [`ServerError`]: each says what to do.
     pub fn start(options: ServerOptions) -> Result<Server, ServerError> {
+        Server::start_with(options, Vec::new())
+    }
+
+    /// [`Server::start`], with producers that options can't name.
+    pub(super) fn start_with(options: ServerOptions, own: Vec<Plan>) -> Result<Server, ServerError> {
         options.validate()?;
+        let plans = companion::plans(&options, own)?;
         let cpus = cpus::choose(&options.cores).map_err(ServerError::Cores)?;
         let options = machine::fit(options, cpus.len())?;
         let bind = |addr| Listener::bind(addr, "--listen");
@@ -103,13 +126,16 @@ impl Server {
         let io = choose_io(&options)?;
         let control = Arc::new(Control::default());
         let desks: Arc<[Desk]> = cpus.iter().map(|_| Desk::new()).collect();
+        let (outlets, companions) = companion::start_all(&plans, &options.forward, &cpus)?;
         // each core accepts on a descriptor of its own; these ones go now, so that a drain closes the last
-        let (wakers, threads) = spawn(&options, io, &cpus, &listeners, &control, &desks)?;
+        let cores = Cores { io, cpus: &cpus, routes: companion::routes(&plans), outlets };
+        let (wakers, threads) = spawn(&options, cores, &listeners, &control, &desks)?;
         let addrs: Vec<_> = listeners.into_iter().map(|listener| listener.addr).collect();
         info!(name = options.name, cores = cpus.len(), ?io, "started");
         let stopper = Stopper { control, wakers, files };
-        let inspector = Inspector::new(desks, stopper.clone(), options, &addrs, io, &cpus);
-        Ok(Server { addrs, stopper, threads, inspector })
+        let producers = companions.iter().flat_map(|companion| companion.producers.clone()).collect();
+        let inspector = Inspector::new(desks, stopper.clone(), options, &addrs, io, &cpus, producers);
+        Ok(Server { addrs, stopper, threads, companions, inspector })
     }
 
     /// The first TCP address it listens on, with the port that was picked.
@@ -183,6 +209,8 @@ impl Server {
             let ended = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             result = result.and(ended);
         }
+        // each ends after its core, when it has delivered what it can
+        self.companions.drain(..).for_each(Companion::join);
         result
     }
 }
@@ -250,22 +278,30 @@ fn choose_io(options: &ServerOptions) -> Result<Io, ServerError> {
     }
 }
 
+/// What the cores' threads are made from, beside options.
+struct Cores<'a> {
+    io: Io,
+    cpus: &'a [usize],
+    routes: Vec<Route>,
+    outlets: Vec<Option<Outlet>>,
+}
+
 type Threads = (Vec<Waker>, Vec<JoinHandle<Result<(), ServerError>>>);
 
 /// Starts one thread a core; returns when all of them accept.
 fn spawn(
     options: &ServerOptions,
-    io: Io,
-    cpus: &[usize],
+    cores: Cores<'_>,
     listeners: &[Listener],
     control: &Arc<Control>,
     desks: &Arc<[Desk]>,
 ) -> Result<Threads, ServerError> {
+    let Cores { io, cpus, routes, outlets } = cores;
     let admission = Arc::new(Admission::new(&options.limits));
     let (server, secret) = (Uuid::new_v4(), random());
     let mut threads = Vec::new();
     let mut starts = Vec::new();
-    for (core, mesh) in Mesh::full(cpus.len()).into_iter().enumerate() {
+    for ((core, mesh), outlet) in Mesh::full(cpus.len()).into_iter().enumerate().zip(outlets) {
         let core_options = Options {
             core: core as u16,
             cores: cpus.len() as u16,
@@ -275,8 +311,8 @@ fn spawn(
             limits: options.limits.clone(),
             channels: options.channels.iter().map(channel).collect(),
             copy_below: COPY_BELOW,
-            routes: Vec::new(),
-            tap_bytes: 0,
+            routes: routes.clone(),
+            tap_bytes: options.forward.handover_bytes,
             meters: options.telemetry_channels,
         };
         let (waker_out, waker_in) = mpsc::channel();
@@ -297,6 +333,7 @@ fn spawn(
             control: Arc::clone(control),
             admission: Arc::clone(&admission),
             desks: Arc::clone(desks),
+            outlet,
             waker: waker_out,
             wakers: wakers_in,
         };
@@ -348,6 +385,7 @@ struct Start {
     control: Arc<Control>,
     admission: Arc<Admission>,
     desks: Arc<[Desk]>,
+    outlet: Option<Outlet>,
     waker: mpsc::Sender<Waker>,
     wakers: mpsc::Receiver<Vec<Waker>>,
 }
@@ -382,9 +420,13 @@ impl Start {
         let _ = self.waker.send(reactor.waker());
         let Ok(wakers) = self.wakers.recv() else { return Ok(()) };
         self.mesh.set_wakers(&wakers);
+        if let Some(outlet) = &self.outlet {
+            outlet.set_waker(reactor.waker());
+        }
         let control = Arc::clone(&self.control);
         let desks = Arc::clone(&self.desks);
-        let mut shard = Shard::new(reactor, self.core_options, self.mesh, self.control, self.admission, self.desks);
+        let mut shard =
+            Shard::new(reactor, self.core_options, self.mesh, self.control, self.admission, self.desks, self.outlet);
         let listening = self.listeners.into_iter().enumerate();
         let mut tagged = listening.map(|(tag, listener)| (tag as u32, listener));
         let ended = tagged.try_for_each(|(tag, listener)| shard.listen(listener, tag)).and_then(|()| shard.run());

@@ -15,6 +15,7 @@ use std::time::Duration;
 use tracing::{debug, info, warn};
 
 use super::admission::Admission;
+use super::companion::Outlet;
 use super::core::{Action, Core, Moved, Options, Output};
 use super::inspect::{Desk, Turns, View};
 use super::listener::Peer;
@@ -69,6 +70,8 @@ pub(super) struct Shard<R: Reactor> {
     admission: Arc<Admission>,
     desks: Arc<[Desk]>,
     turns: Turns,
+    /// Where copies go, if there are producers.
+    outlet: Option<Outlet>,
     max_strangers: u32,
     /// Addresses of the connections here, where they are counted.
     ips: HashMap<u64, Option<IpAddr>>,
@@ -96,6 +99,7 @@ where
         control: Arc<Control>,
         admission: Arc<Admission>,
         desks: Arc<[Desk]>,
+        outlet: Option<Outlet>,
     ) -> Shard<R> {
         let now = sys::now();
         let max_strangers = options.limits.max_unauthenticated;
@@ -110,6 +114,7 @@ where
             admission,
             desks,
             turns: Turns::new(),
+            outlet,
             max_strangers,
             ips,
             low,
@@ -132,6 +137,9 @@ where
         loop {
             let timeout = self.timeout();
             self.wait(timeout)?;
+            if let Some(outlet) = &mut self.outlet {
+                outlet.turn(&mut self.core);
+            }
             self.events();
             let more = self.mesh_in();
             if !self.paused {
@@ -168,7 +176,11 @@ where
             return Duration::ZERO;
         }
         let due = self.core.next_deadline().map_or(IDLE, |at| (at - now).min(IDLE));
-        let due = if self.mesh.is_congested() { due.min(RETRY_RING) } else { due };
+        let full = self.mesh.is_congested() || self.outlet.as_ref().is_some_and(Outlet::is_congested);
+        let due = if full { due.min(RETRY_RING) } else { due };
+        if self.outlet.as_ref().is_some_and(|outlet| outlet.has_news(&self.core)) {
+            return Duration::ZERO;
+        }
         if due > Duration::ZERO && !self.mesh.prepare_sleep() {
             return Duration::ZERO;
         }
@@ -256,6 +268,9 @@ where
         self.reactor.stop_listening();
         if asked == Control::ABORT {
             self.core.abort(self.now);
+            if let Some(outlet) = &self.outlet {
+                outlet.kill();
+            }
         } else {
             self.core.drain(self.now);
         }
@@ -307,6 +322,9 @@ where
         }
         let (core, now) = (&mut self.core, self.now);
         self.mesh.flush(&mut self.reactor, |to, kind| core.link_sent(now, to, kind));
+        if let Some(outlet) = &mut self.outlet {
+            outlet.hand_over(core, &mut self.reactor);
+        }
         self.act();
     }
 

@@ -1,10 +1,12 @@
 //! The place a setting lives in, by the kind of its value: how it is read from text and shown in TOML.
 
 use std::fmt::Display;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use corelay::broker::{BadValue, Cores, Io, ListenAddr};
+use corelay::broker::{BadValue, Cores, Io, ListenAddr, NamedChannel, TargetUrl, What};
+use corelay::forward::WhenFull;
 
 use super::units::{DURATION_EXPECTED, SIZE_EXPECTED, parse_duration, parse_size, show_duration, show_size};
 
@@ -27,6 +29,11 @@ pub(crate) enum Slot<'a> {
     MaybeAddr(&'a mut Option<ListenAddr>),
     Cores(&'a mut Cores),
     Io(&'a mut Io),
+    Url(&'a mut TargetUrl),
+    Channels(&'a mut Vec<NamedChannel>),
+    What(&'a mut What),
+    WhenFull(&'a mut WhenFull),
+    MaybePath(&'a mut Option<PathBuf>),
 }
 
 impl Slot<'_> {
@@ -38,6 +45,10 @@ impl Slot<'_> {
         match self {
             Slot::Addrs(addrs) => {
                 **addrs = given.iter().map(|text| text.trim().parse().map_err(expected)).collect::<Result<_, _>>()?;
+                return Ok(());
+            }
+            Slot::Channels(channels) => {
+                **channels = given.iter().map(|text| text.trim().parse()).collect::<Result<_, _>>()?;
                 return Ok(());
             }
             // a TOML array of CPUs
@@ -61,11 +72,17 @@ impl Slot<'_> {
             Slot::Micros(time) => **time = Duration::from_micros(count(text)?),
             Slot::Switch(on) => **on = text.parse().map_err(|_| "true or false")?,
             Slot::Text(own) => text.clone_into(own),
-            Slot::Addrs(_) => unreachable!("set above"),
+            Slot::Addrs(_) | Slot::Channels(_) => unreachable!("set above"),
             Slot::MaybeAddr(addr) if text == "off" => **addr = None,
             Slot::MaybeAddr(addr) => **addr = Some(text.parse().map_err(|bad| format!("off, or {}", expected(bad)))?),
             Slot::Cores(cores) => **cores = text.parse().map_err(expected)?,
             Slot::Io(io) => **io = text.parse().map_err(expected)?,
+            Slot::Url(url) => url.0 = text.trim().to_owned(),
+            Slot::What(what) => **what = text.parse()?,
+            Slot::WhenFull(policy) => {
+                **policy = text.replace('_', "-").parse().map_err(|_| "drop_newest, drop_oldest or block")?;
+            }
+            Slot::MaybePath(path) => **path = Some(PathBuf::from(text)),
         }
         Ok(())
     }
@@ -87,6 +104,13 @@ impl Slot<'_> {
             Slot::Switch(on) => on.to_string(),
             Slot::Text(text) => quoted(text),
             Slot::Addrs(addrs) => format!("[{}]", addrs.iter().map(quoted).collect::<Vec<_>>().join(", ")),
+            Slot::Url(url) if url.0.is_empty() => return None,
+            Slot::Url(url) => quoted(url),
+            Slot::Channels(channels) if channels.is_empty() => return None,
+            Slot::Channels(channels) => format!("[{}]", channels.iter().map(quoted).collect::<Vec<_>>().join(", ")),
+            Slot::What(what) => quoted(what),
+            Slot::WhenFull(policy) => quoted(policy.as_str().replace('-', "_")),
+            Slot::MaybePath(path) => quoted(path.as_ref()?.display()),
             Slot::MaybeAddr(addr) => addr.as_ref().map_or_else(|| quoted("off"), quoted),
             Slot::Cores(Cores::Count(n)) => n.to_string(),
             Slot::Cores(cores) => quoted(cores),

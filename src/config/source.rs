@@ -11,6 +11,8 @@ use super::{Assignment, ConfigError, Key, Origin};
 
 /// What every variable of ours begins with.
 const PREFIX: &str = "CORELAY_";
+/// What a variable begins with that names a producer's target: `PRODUCER_CONSUMER_1=tcp://127.0.0.1:9000`.
+const PRODUCER: &str = "PRODUCER_";
 
 /// Variables that begin so and are no settings: clap's own, those `corelay reply --exec` gives to commands, and those
 /// Kubernetes makes for a service called `corelay`, and those that steer this project's tests.
@@ -38,7 +40,8 @@ pub(crate) fn environment(
     let settings = ours.filter(|(_, rest, _)| {
         !NO_SETTINGS.contains(rest) && !NO_SETTINGS_PREFIXES.iter().any(|prefix| rest.starts_with(prefix))
     });
-    settings
+    let mut all: Vec<Assignment> = producers(env, known).collect();
+    let settings = settings
         .map(|(name, rest, value)| {
             let origin = Origin::Env(name.clone());
             let key = variable_key(name, known).ok_or_else(|| {
@@ -48,7 +51,21 @@ pub(crate) fn environment(
             })?;
             Ok(Assignment { values: split(&key, value), key, origin })
         })
-        .collect()
+        .collect::<Result<Vec<_>, ConfigError>>()?;
+    all.extend(settings);
+    Ok(all)
+}
+
+/// `PRODUCER_ID=url`: the id in lower case with `-` for `_`, unless there is one that is written so in capitals.
+fn producers(env: &[(String, String)], known: &[(&'static str, Vec<String>)]) -> impl Iterator<Item = Assignment> {
+    env.iter().filter_map(|(name, url)| {
+        let written = name.strip_prefix(PRODUCER).filter(|id| !id.is_empty())?;
+        let ids = known.iter().filter(|(list, _)| *list == "producer").flat_map(|(_, ids)| ids);
+        let same = ids.into_iter().find(|id| upper(id) == written).cloned();
+        let id = same.unwrap_or_else(|| written.to_lowercase().replace('_', "-"));
+        let key = Key { section: "producer".into(), entry: Some(id), key: "url".into() };
+        Some(Assignment { key, values: vec![url.clone()], origin: Origin::Env(name.clone()) })
+    })
 }
 
 fn variable_key(name: &str, known: &[(&'static str, Vec<String>)]) -> Option<Key> {
@@ -105,7 +122,8 @@ pub(crate) fn flags(flags: &[(&'static str, &'static str, Vec<String>)]) -> Vec<
 
 /// One text for several values: with commas between, where the setting is a list.
 fn split(key: &Key, text: &str) -> Vec<String> {
-    if key.section == "server" && key.key == "listen" {
+    let is_list = [("server", "listen"), ("producer", "channels")].contains(&(&*key.section, &*key.key));
+    if is_list {
         return text.split(',').map(|part| part.trim().to_owned()).filter(|part| !part.is_empty()).collect();
     }
     vec![text.to_owned()]

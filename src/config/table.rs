@@ -1,7 +1,7 @@
 //! Every setting there is. One line here makes it readable from file, environment, `--set` and shown.
 
 use corelay::base::ChannelId;
-use corelay::broker::ChannelOptions;
+use corelay::broker::{ChannelOptions, ProducerOptions};
 
 use super::slot::Slot;
 use super::{Config, Key};
@@ -50,6 +50,10 @@ pub(crate) static SETTINGS: &[Setting] = &[
     setting("admin", "listen", |c| Slot::MaybeAddr(&mut c.admin.listen)),
     setting("admin", "insecure", |c| Slot::Switch(&mut c.admin.insecure)),
     setting("telemetry", "channels", |c| Slot::Count(&mut c.server.telemetry_channels)),
+    setting("forward", "max_message", |c| Slot::Size(&mut c.server.forward.max_message)),
+    setting("forward", "handover_bytes", |c| Slot::Size(&mut c.server.forward.handover_bytes)),
+    setting("forward", "assembly_bytes", |c| Slot::Size(&mut c.server.forward.assembly_bytes)),
+    setting("forward", "drain_timeout", |c| Slot::Time(&mut c.server.forward.drain_timeout)),
     setting("io", "buffers", |c| Slot::Count(&mut c.server.buffers)),
     setting("io", "buffer_size", |c| Slot::Size(&mut c.server.buffer_size)),
     setting("io", "ring_entries", |c| Slot::Count32(&mut c.server.ring_entries)),
@@ -70,17 +74,43 @@ pub(crate) struct List {
 type EntrySlot = fn(&mut Config, usize) -> Slot<'_>;
 
 /// The lists, in the order they are shown.
-pub(crate) static LISTS: &[List] = &[List {
-    name: "channel",
-    settings: &[
-        ("spread", |c, i| Slot::Count16(&mut c.server.channels[i].spread)),
-        ("window", |c, i| Slot::MaybeSize32(&mut c.server.channels[i].window)),
-        ("queue_requests", |c, i| Slot::MaybeCount32(&mut c.server.channels[i].queue_requests)),
-        ("queue_bytes", |c, i| Slot::MaybeSize(&mut c.server.channels[i].queue_bytes)),
-    ],
-    ids: |c| c.server.channels.iter().map(|channel| channel.name.clone()).collect(),
-    entry: channel_entry,
-}];
+pub(crate) static LISTS: &[List] = &[
+    List {
+        name: "channel",
+        settings: &[
+            ("spread", |c, i| Slot::Count16(&mut c.server.channels[i].spread)),
+            ("window", |c, i| Slot::MaybeSize32(&mut c.server.channels[i].window)),
+            ("queue_requests", |c, i| Slot::MaybeCount32(&mut c.server.channels[i].queue_requests)),
+            ("queue_bytes", |c, i| Slot::MaybeSize(&mut c.server.channels[i].queue_bytes)),
+        ],
+        ids: |c| c.server.channels.iter().map(|channel| channel.name.clone()).collect(),
+        entry: channel_entry,
+    },
+    List {
+        name: "producer",
+        settings: &[
+            ("url", |c, i| Slot::Url(&mut c.server.producers[i].url)),
+            ("channels", |c, i| Slot::Channels(&mut c.server.producers[i].channels)),
+            ("what", |c, i| Slot::What(&mut c.server.producers[i].what)),
+            ("queue_bytes", |c, i| Slot::Size(&mut c.server.producers[i].queue_bytes)),
+            ("when_full", |c, i| Slot::WhenFull(&mut c.server.producers[i].when_full)),
+            ("retries", |c, i| Slot::Count32(&mut c.server.producers[i].retries)),
+            ("max_age", |c, i| Slot::Time(&mut c.server.producers[i].max_age)),
+            ("dead_letter", |c, i| Slot::MaybePath(&mut c.server.producers[i].dead_letter)),
+        ],
+        ids: |c| c.server.producers.iter().map(|producer| producer.id.clone()).collect(),
+        entry: producer_entry,
+    },
+];
+
+fn producer_entry(config: &mut Config, id: &str) -> Result<usize, String> {
+    let producers = &mut config.server.producers;
+    if let Some(index) = producers.iter().position(|producer| producer.id == id) {
+        return Ok(index);
+    }
+    producers.push(ProducerOptions::new(id, ""));
+    Ok(producers.len() - 1)
+}
 
 fn channel_entry(config: &mut Config, name: &str) -> Result<usize, String> {
     let expected = |_| "a UUID or a name of 1 to 255 bytes without control characters".to_owned();

@@ -454,7 +454,7 @@ impl World {
         let Shard { core, companion, .. } = &mut self.shards[shard];
         let (full, read) = (companion.full, companion.turn(|batch| core.recycle_tapped(batch)));
         // the companion wakes a core that waits for it
-        if core.is_paused() && (read || core.tap_full() != full) {
+        if core.is_paused() && (read || core.tap_known().1 != full) {
             self.wake(shard);
         }
         let core = &self.shards[shard].core;

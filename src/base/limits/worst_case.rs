@@ -30,6 +30,8 @@ pub struct Layout {
     pub receive_pool: usize,
     /// Histograms of each core's channels, in bytes.
     pub histograms: usize,
+    /// Messages each core forwards: on their way, in the making, in queues; in bytes.
+    pub forwarding: usize,
 }
 
 /// Whether a term comes once for each core, or once for the broker.
@@ -58,7 +60,8 @@ pub struct Term {
 ///
 /// ```
 /// use corelay::base::limits::{Layout, Limits};
-/// let worst = Limits::default().worst_case(Layout { cores: 2, receive_pool: 16 << 20, histograms: 3 << 20 });
+/// let layout = Layout { cores: 2, receive_pool: 16 << 20, histograms: 3 << 20, forwarding: 0 };
+/// let worst = Limits::default().worst_case(layout);
 /// println!("{worst}");
 /// assert!(worst.total() < 2 << 30);
 /// ```
@@ -84,6 +87,8 @@ impl Limits {
             line("requests under way", "limits.core_buffer", Share::Core, self.core_buffer),
             // what each channel's requests took
             line("histograms", "telemetry.channels", Share::Core, layout.histograms),
+            // copies; with when_full = "block" as much again as the channels' queues hold may come on top
+            line("forwarding", "forward.* + producer.queue_bytes", Share::Core, layout.forwarding),
             // stack, rings
             line("thread and rings", "fixed", Share::Core, CORE_STATE),
             // one ring towards each other core
