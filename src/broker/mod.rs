@@ -7,12 +7,15 @@ mod inspect;
 mod listener;
 mod machine;
 mod mesh;
+mod noise;
 pub mod options;
 mod server;
 mod shard;
+mod tell;
 
 pub use self::inspect::{Inspector, ShardFigures, View};
 #[cfg(feature = "telemetry")]
 pub(crate) use self::listener::Listener;
 pub use self::options::*;
 pub use self::server::{Server, ServerError, Stopper};
+pub use self::tell::{Span, SpanSink, Told, spans};

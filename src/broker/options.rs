@@ -46,6 +46,8 @@ pub struct ServerOptions {
     /// Channels whose requests are counted and timed for each by itself, on each core; the rest is counted together.
     /// Default 256: 3 MiB a core once all have had requests, and at most 11,520 series (45 each) for Prometheus.
     pub telemetry_channels: usize,
+    /// Requests that take so long or longer are told of in the log, at a bounded rate, and counted. Default: none are.
+    pub slow: Option<Duration>,
     /// For people: shown in logs and metrics. Default: `corelay`.
     pub name: String,
 }
@@ -64,6 +66,7 @@ impl Default for ServerOptions {
             buffer_size: 64 << 10,
             ring_entries: 1024,
             telemetry_channels: 256,
+            slow: None,
             name: "corelay".into(),
         }
     }

@@ -18,6 +18,7 @@ use super::machine;
 use super::mesh::Mesh;
 use super::options::{Io, ListenAddr, ServerOptions};
 use super::shard::{Control, PoolSize, Shard};
+use super::tell::{SpanSink, Teller};
 use crate::reactor::{self, Epoll, Reactor, Uring, Waker};
 
 /// Why a broker did not start, or ended.
@@ -94,6 +95,15 @@ impl Server {
     /// # Errors
     /// [`ServerError`]: each says what to do.
     pub fn start(options: ServerOptions) -> Result<Server, ServerError> {
+        Server::start_traced(options, None)
+    }
+
+    /// As [`Server::start`]; requests whose trace is recorded are put in this queue when they have ended
+    /// ([`spans`](super::spans)).
+    ///
+    /// # Errors
+    /// As [`Server::start`].
+    pub fn start_traced(options: ServerOptions, sink: Option<SpanSink>) -> Result<Server, ServerError> {
         options.validate()?;
         let cpus = cpus::choose(&options.cores).map_err(ServerError::Cores)?;
         let options = machine::fit(options, cpus.len())?;
@@ -104,7 +114,7 @@ impl Server {
         let control = Arc::new(Control::default());
         let desks: Arc<[Desk]> = cpus.iter().map(|_| Desk::new()).collect();
         // each core accepts on a descriptor of its own; these ones go now, so that a drain closes the last
-        let (wakers, threads) = spawn(&options, io, &cpus, &listeners, &control, &desks)?;
+        let (wakers, threads) = spawn(&options, io, &cpus, &listeners, &control, &desks, sink)?;
         let addrs: Vec<_> = listeners.into_iter().map(|listener| listener.addr).collect();
         info!(name = options.name, cores = cpus.len(), ?io, "started");
         let stopper = Stopper { control, wakers, files };
@@ -260,6 +270,7 @@ fn spawn(
     listeners: &[Listener],
     control: &Arc<Control>,
     desks: &Arc<[Desk]>,
+    sink: Option<SpanSink>,
 ) -> Result<Threads, ServerError> {
     let admission = Arc::new(Admission::new(&options.limits));
     let (server, secret) = (Uuid::new_v4(), random());
@@ -295,6 +306,7 @@ fn spawn(
             control: Arc::clone(control),
             admission: Arc::clone(&admission),
             desks: Arc::clone(desks),
+            teller: Teller::new(core as u16, options.slow, sink.clone()),
             waker: waker_out,
             wakers: wakers_in,
         };
@@ -346,6 +358,7 @@ struct Start {
     control: Arc<Control>,
     admission: Arc<Admission>,
     desks: Arc<[Desk]>,
+    teller: Teller,
     waker: mpsc::Sender<Waker>,
     wakers: mpsc::Receiver<Vec<Waker>>,
 }
@@ -382,7 +395,8 @@ impl Start {
         self.mesh.set_wakers(&wakers);
         let control = Arc::clone(&self.control);
         let desks = Arc::clone(&self.desks);
-        let mut shard = Shard::new(reactor, self.core_options, self.mesh, self.control, self.admission, self.desks);
+        let mut shard =
+            Shard::new(reactor, self.core_options, self.mesh, self.control, self.admission, self.desks, self.teller);
         let listening = self.listeners.into_iter().enumerate();
         let mut tagged = listening.map(|(tag, listener)| (tag as u32, listener));
         let ended = tagged.try_for_each(|(tag, listener)| shard.listen(listener, tag)).and_then(|()| shard.run());

@@ -12,13 +12,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tracing::{debug, info, warn};
+use tracing::info;
 
 use super::admission::Admission;
 use super::core::{Action, Core, Moved, Options, Output};
 use super::inspect::{Desk, Turns, View};
 use super::listener::Peer;
 use super::mesh::{Item, Mesh};
+use super::tell::Teller;
 use crate::base::{Key, Leases, Piece, Time};
 use crate::protocol::Code;
 use crate::reactor::{Event, Reactor, Receive, Sock, sys};
@@ -69,6 +70,7 @@ pub(super) struct Shard<R: Reactor> {
     admission: Arc<Admission>,
     desks: Arc<[Desk]>,
     turns: Turns,
+    teller: Teller,
     max_strangers: u32,
     /// Addresses of the connections here, where they are counted.
     ips: HashMap<u64, Option<IpAddr>>,
@@ -96,6 +98,7 @@ where
         control: Arc<Control>,
         admission: Arc<Admission>,
         desks: Arc<[Desk]>,
+        teller: Teller,
     ) -> Shard<R> {
         let now = sys::now();
         let max_strangers = options.limits.max_unauthenticated;
@@ -110,6 +113,7 @@ where
             admission,
             desks,
             turns: Turns::new(),
+            teller,
             max_strangers,
             ips,
             low,
@@ -197,13 +201,13 @@ where
                 Event::Writable { user } => self.core.writable(self.now, Key::unpack(user)),
                 Event::ReceiveEnded { user, error } => {
                     if let Some(error) = error {
-                        debug!(%error, "a connection failed");
+                        self.teller.socket_failed(&error, self.now);
                     }
                     self.core.lost(self.now, Key::unpack(user));
                 }
                 Event::Accepted { listener: _, fd } => self.accepted(fd),
                 Event::AcceptFailed { listener, error } => {
-                    warn!(listener, %error, "accepting pauses: raise the limit on open files (ulimit -n, LimitNOFILE=)");
+                    self.teller.accept_failed(listener, &error, self.now);
                 }
                 Event::Closed { .. } => {}
             }
@@ -277,9 +281,10 @@ where
                 }
                 Action::Move { handle, core, moved } => self.move_out(handle, core, moved),
                 Action::ReportShed { id, channel, bytes } => {
-                    let request = uuid::Uuid::from_bytes(id);
-                    warn!(%request, %channel, bytes, "request ended with OVERLOADED: core_buffer is full");
+                    self.teller.shed(id, channel, bytes, self.now);
                 }
+                Action::Ended(ended) => self.teller.ended(*ended, self.now),
+                Action::Expelled(expelled) => self.teller.expelled(&expelled, self.now),
             }
         }
     }
@@ -290,7 +295,7 @@ where
             Some(fd) => self.mesh.send(core, Item::Conn { fd, ip, moved }),
             // nothing is in flight between two single receives: this is a fault, and must not leak the connection
             None => {
-                warn!("a connection could not be moved to core {core}; it is closed");
+                self.teller.not_moved(core, self.now);
                 self.admission.leave(ip);
                 self.reactor.close(Sock(handle), true);
             }
@@ -316,6 +321,9 @@ where
         self.strangers = strangers;
         let pool = self.reactor.pool();
         self.awaits_sends = self.core.end_turn(pool.free() < self.low, pool);
+        if let Some(watch) = self.teller.turn(self.now) {
+            self.core.watch(watch);
+        }
     }
 
     fn desk(&self) -> &Desk {
@@ -326,7 +334,8 @@ where
     fn answer(&self) {
         if self.desk().is_waiting() {
             let pool = self.reactor.pool();
-            let view = View { core: &self.core, turns: &self.turns, buffers: (pool.capacity(), pool.free()) };
+            let buffers = (pool.capacity(), pool.free());
+            let view = View { core: &self.core, turns: &self.turns, told: self.teller.told(), buffers };
             self.desk().answer(&view);
         }
     }

@@ -21,7 +21,7 @@
 //! | `request`, `ending` | a request's states, and every way it can end |
 //! | `link` | other cores, as one more kind of connection |
 //! | `timers`, `drain`, `memory` | silence, shutting down, accounted memory |
-//! | `counters`, `meter`, `snapshot` | nothing: what happened, how long it took, how things stand |
+//! | `counters`, `meter`, `snapshot`, `report` | nothing: what happened, how long it took, how things stand |
 //!
 //! Invariants, asserted: a request is in the table until its terminal frame is staged and no longer; the targets
 //! of a request in the table are connections in the table; a provider's `in_use` is the number of its counted ids.
@@ -43,6 +43,7 @@ mod options;
 mod outbox;
 mod output;
 mod provider;
+mod report;
 mod request;
 mod rx;
 mod short;
@@ -65,12 +66,13 @@ use self::request::Request;
 use self::rx::{Found, Violation, check_header};
 use crate::base::wheel::Wheel;
 use crate::base::{Batch, ChannelId, Key, Leases, Piece, Table, Time};
-use crate::protocol::{Code, FrameType, MAX_HANDSHAKE_FRAME};
+use crate::protocol::{Code, FrameType, MAX_HANDSHAKE_FRAME, TraceParent};
 
 pub use self::counters::Counters;
 pub use self::link::LinkKind;
 pub use self::meter::Meter;
 pub use self::options::{COPY_BELOW, Channel, Options};
+pub use self::report::{Ended, Expelled, Outcome, Watch};
 pub use self::snapshot::{ChannelSnapshot, ConnSnapshot, Figures, PAGE, Page, Snapshot};
 
 /// What the shard is to do with its reactor.
@@ -93,6 +95,10 @@ pub enum Action {
         /// Bytes it held.
         bytes: usize,
     },
+    /// A request has ended that is watched for: see [`Core::watch`].
+    Ended(Box<Ended>),
+    /// Log that a connection is being ended for what its peer did.
+    Expelled(Box<Expelled>),
     /// Close the connection; the core has forgotten it.
     Close {
         /// The reactor's name for it.
@@ -160,6 +166,11 @@ pub struct Core {
     rng: u64,
     counters: Counters,
     meters: Meters,
+    /// Somebody wants to hear of requests' ends.
+    watching: bool,
+    watch: Watch,
+    /// Of requests of consumers here, while somebody watches.
+    traces: HashMap<Key, TraceParent, FixedState>,
     timeouts: Timeouts,
     /// What is read now was sent before WELCOME could be.
     early: bool,
@@ -201,6 +212,9 @@ impl Core {
             rng: options.seed | 1,
             counters: Counters::default(),
             meters: Meters::new(options.meters),
+            watching: false,
+            watch: Watch::default(),
+            traces: HashMap::with_hasher(FixedState::with_seed(options.secret)),
             timeouts: Timeouts::new(&options.limits),
             early: false,
             scratch: Vec::new(),
@@ -416,6 +430,7 @@ impl Core {
     /// The peer broke the protocol, or ran into a limit: it is told why, then closed.
     fn violation(&mut self, key: Key, violation: &Violation) {
         self.counters.connections_failed[usize::from(violation.code.to_wire())] += 1;
+        self.note_expelled(key, violation.code, &violation.text);
         self.goodbye(key, violation.code, &violation.text);
     }
 

@@ -90,6 +90,9 @@ impl Core {
             }
             return Ok(());
         }
+        if state.hops == 0 {
+            self.meters.of(&mut self.channels[state.channel as usize]).response_bytes += body.len() as u64;
+        }
         let ending = state.ending_there;
         if end {
             self.provider_ended(key, stream);

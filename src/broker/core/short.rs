@@ -7,6 +7,7 @@
 use super::Core;
 use super::conn::Side;
 use super::flow::Flow;
+use super::report::Outcome;
 use super::request::Request;
 use super::streams::Assigned;
 use super::timers::request_token;
@@ -87,7 +88,7 @@ impl Core {
         let state = &mut self.channels[channel as usize];
         state.requests += 1;
         state.in_use += 1;
-        self.meters.of(state).short_request();
+        self.meters.of(state).short_request(body.len());
         self.held += REQUEST_STATE;
         self.counters.requests += 1;
         true
@@ -126,6 +127,7 @@ impl Core {
         if !std::mem::replace(&mut target.out.dirty, true) {
             self.dirty.push(consumer);
         }
+        self.note_end(request, Outcome::Answered);
         let state = self.requests.remove(request).expect("looked up above");
         if let Some(timer) = state.timer {
             self.wheel.cancel(timer);
@@ -143,7 +145,7 @@ impl Core {
         let state = &mut self.channels[channel as usize];
         state.requests -= 1;
         state.in_use -= 1;
-        self.meters.of(state).short_response(age);
+        self.meters.of(state).short_response(age, body.len());
         if state.queued > 0 {
             self.serve_queue(channel);
         }
