@@ -40,7 +40,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use exit::Failure;
-use log::Log;
+use log::{Log, Writer};
 
 use crate::config::LogOptions;
 
@@ -112,7 +112,7 @@ impl Command {
         // the broker's log is one of its settings, which it reads itself
         if !matches!(self, Command::Serve(_)) {
             let level = log.clone().unwrap_or_else(|| "warn".to_owned());
-            Log::start(&LogOptions { level, ..LogOptions::default() })?;
+            Log::start(&LogOptions { level, ..LogOptions::default() }, Writer::Direct)?;
         }
         match self {
             Command::Serve(args) => serve::run(args, log),

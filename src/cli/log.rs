@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use corelay::telemetry::LogFilter;
 use hyper::{Method, StatusCode};
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
@@ -14,11 +16,25 @@ use super::exit::{Failure, HELP_ADMIN};
 use super::signals::block_on;
 use crate::config::{Config, LogFormat, LogOptions, parse_filter};
 
+/// Lines that wait for a stderr nobody reads: what a broker says in minutes. Those beyond are lost, and counted.
+const WAITING: usize = 4096;
+
+/// Who writes the lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Writer {
+    /// The thread that has something to say; it waits for who reads stderr.
+    Direct,
+    /// A thread of its own: no core of the broker ever waits for who reads stderr.
+    Thread,
+}
+
 /// This process's log.
 #[derive(Debug)]
 pub(crate) struct Log {
     filter: reload::Handle<EnvFilter, Registry>,
     current: Mutex<String>,
+    thread: Mutex<Option<WorkerGuard>>,
+    lost: Option<ErrorCounter>,
 }
 
 impl Log {
@@ -26,26 +42,45 @@ impl Log {
     ///
     /// # Errors
     /// A filter that is none.
-    pub(crate) fn start(options: &LogOptions) -> Result<Arc<Log>, Failure> {
+    pub(crate) fn start(options: &LogOptions, writer: Writer) -> Result<Arc<Log>, Failure> {
         let level = &options.level;
         let filter =
             parse_filter(level).map_err(|expected| Failure::usage(format!("--log {level}: expected {expected}")))?;
         let (filter, handle) = reload::Layer::new(filter);
         let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        let (stderr, thread, lost) = match writer {
+            Writer::Direct => (BoxMakeWriter::new(std::io::stderr), None, None),
+            Writer::Thread => {
+                let lossy = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(WAITING);
+                let (writer, guard) = lossy.thread_name("corelay-log").finish(std::io::stderr());
+                let lost = writer.error_counter();
+                (BoxMakeWriter::new(writer), Some(guard), Some(lost))
+            }
+        };
         // it would tell of a closed stderr on stderr, and panic
-        let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(colours).log_internal_errors(false);
+        let lines = fmt::layer().with_writer(stderr).with_ansi(colours).log_internal_errors(false);
         let lines = match options.format {
             LogFormat::Text => lines.boxed(),
             LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed(),
         };
         tracing_subscriber::registry().with(filter).with(lines).init();
-        Ok(Arc::new(Log { filter: handle, current: Mutex::new(level.clone()) }))
+        let (current, thread) = (Mutex::new(level.clone()), Mutex::new(thread));
+        Ok(Arc::new(Log { filter: handle, current, thread, lost }))
+    }
+
+    /// Writes what waits, for a second at most: before the process ends. Nothing is logged from then on.
+    pub(crate) fn finish(&self) {
+        drop(self.thread.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 }
 
 impl LogFilter for Log {
     fn current(&self) -> String {
         self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn lost(&self) -> u64 {
+        self.lost.as_ref().map_or(0, |lost| lost.dropped_lines() as u64)
     }
 
     fn change(&self, filter: &str) -> Result<(), String> {

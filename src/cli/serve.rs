@@ -12,7 +12,7 @@ use signal_hook::iterator::Signals;
 use tracing::{error, info, warn};
 
 use super::exit::Failure;
-use super::log::{Log, reload_log};
+use super::log::{Log, Writer, reload_log};
 use super::notify;
 use super::spans::Spans;
 use crate::config::{Config, Loaded, Sources};
@@ -111,8 +111,10 @@ pub(crate) fn run(args: Args, log: Option<String>) -> Result<(), Failure> {
     if check {
         return print(&loaded.to_toml());
     }
-    let log = Log::start(&loaded.config.log)?;
-    serve(loaded.config, sources, &log)
+    let log = Log::start(&loaded.config.log, Writer::Thread)?;
+    let ended = serve(loaded.config, sources, &log);
+    log.finish();
+    ended
 }
 
 fn print(text: &str) -> Result<(), Failure> {
@@ -144,7 +146,7 @@ fn serve(config: Config, sources: Sources, log: &Arc<Log>) -> Result<(), Failure
     notify::ready(&inspector);
     notify::supervise(inspector.clone());
     let log = log.clone();
-    thread::spawn(move || obey(signals, &inspector, || reload(&sources, &log)));
+    thread::spawn(move || obey(signals, &inspector, &log, || reload(&sources, &log)));
     let ended = server.join();
     spans.join();
     ended.map_err(failed)?;
@@ -163,7 +165,7 @@ fn reload(sources: &Sources, log: &Log) {
 }
 
 /// Drains at the first signal that asks for the end, ends the process at the second; reloads at SIGHUP.
-fn obey(mut signals: Signals, inspector: &Inspector, reload: impl Fn()) {
+fn obey(mut signals: Signals, inspector: &Inspector, log: &Log, reload: impl Fn()) {
     let mut draining = false;
     for signal in signals.forever() {
         if signal == SIGHUP {
@@ -174,6 +176,7 @@ fn obey(mut signals: Signals, inspector: &Inspector, reload: impl Fn()) {
         }
         if draining {
             warn!("ended at once by a second signal");
+            log.finish();
             std::process::exit(128 + signal);
         }
         info!("draining; a second signal ends at once");

@@ -34,6 +34,11 @@ pub trait LogFilter: Debug + Send + Sync {
     /// The filter in force, as it was written.
     fn current(&self) -> String;
 
+    /// Lines that were lost because nobody read them in time. Default: none ever are.
+    fn lost(&self) -> u64 {
+        0
+    }
+
     /// Puts another one in force, at once and for all threads.
     ///
     /// # Errors

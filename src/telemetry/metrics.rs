@@ -62,6 +62,10 @@ fn process_families(families: &mut Families, state: &State) {
     families.seconds("process_cpu", "CPU time of the process.", vec![], used.cpu.as_secs_f64());
     families.gauge_bytes("process_resident_memory", "Resident memory.", vec![], used.resident);
     families.gauge("process_open_fds", "Open descriptors.", vec![], used.files);
+    if let Some(log) = &state.extras.log {
+        let help = "Lines of the log that were lost: nobody read them in time.";
+        families.counter("corelay_log_lost", help, vec![], log.lost());
+    }
     if let Some(exported) = &state.extras.exported {
         let outcome = |text: &str| vec![("outcome", text.to_owned())];
         let help = "Spans that the collector took (sent), or did not (failed).";

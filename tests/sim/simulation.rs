@@ -79,6 +79,8 @@ impl Run {
             limits: limits.clone(),
             channels: of_their_own,
             copy_below: rng.pick(&[1, 40, 2048]),
+            routes: Vec::new(),
+            tap_bytes: 0,
             meters: 1,
         };
         let smallest = options.channels.iter().filter_map(|channel| channel.window).min().unwrap_or(limits.window);

@@ -242,6 +242,8 @@ impl World {
             limits,
             channels,
             copy_below: 64,
+            routes: Vec::new(),
+            tap_bytes: 0,
             meters: 8,
         };
         let weather = WEATHER.with_borrow(|weather| *weather);

@@ -19,6 +19,7 @@
 //! | `dispatch`, `channel` | which provider a request goes to, and how it waits |
 //! | `flow`, `outbox`, `output` | credit, and what leaves in which order |
 //! | `request`, `ending` | a request's states, and every way it can end |
+//! | `tap` | what is copied for those it is forwarded to |
 //! | `link` | other cores, as one more kind of connection |
 //! | `timers`, `drain`, `memory` | silence, shutting down, accounted memory |
 //! | `counters`, `meter`, `snapshot`, `report` | nothing: what happened, how long it took, how things stand |
@@ -49,6 +50,7 @@ mod rx;
 mod short;
 mod snapshot;
 mod streams;
+mod tap;
 mod timers;
 
 use std::collections::{HashMap, VecDeque};
@@ -64,6 +66,7 @@ use self::options::Timeouts;
 use self::outbox::Spare;
 use self::request::Request;
 use self::rx::{Found, Violation, check_header};
+use self::tap::Tap;
 use crate::base::wheel::Wheel;
 use crate::base::{Batch, ChannelId, Key, Leases, Piece, Table, Time};
 use crate::protocol::{Code, FrameType, MAX_HANDSHAKE_FRAME, TraceParent};
@@ -74,6 +77,7 @@ pub use self::meter::Meter;
 pub use self::options::{COPY_BELOW, Channel, Options};
 pub use self::report::{Ended, Expelled, Outcome, Watch};
 pub use self::snapshot::{ChannelSnapshot, ConnSnapshot, Figures, PAGE, Page, Snapshot};
+pub use self::tap::{MAX_ROUTES, Record, Route, records};
 
 /// What the shard is to do with its reactor.
 #[derive(Debug, PartialEq, Eq)]
@@ -172,6 +176,7 @@ pub struct Core {
     /// Of requests of consumers here, while somebody watches.
     traces: HashMap<Key, TraceParent, FixedState>,
     timeouts: Timeouts,
+    tap: Tap,
     /// What is read now was sent before WELCOME could be.
     early: bool,
     /// A head that came in parts, while it is looked at.
@@ -216,6 +221,7 @@ impl Core {
             watch: Watch::default(),
             traces: HashMap::with_hasher(FixedState::with_seed(options.secret)),
             timeouts: Timeouts::new(&options.limits),
+            tap: Tap::new(options.routes.clone(), options.tap_bytes),
             early: false,
             scratch: Vec::new(),
             options,

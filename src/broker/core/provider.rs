@@ -36,6 +36,7 @@ impl Core {
             }
             self.note_first_byte(request);
             self.drop_replay(request);
+            self.tap_begin(request, Dir::Down, head);
         }
         Ok(())
     }
@@ -94,6 +95,7 @@ impl Core {
             self.meters.of(&mut self.channels[state.channel as usize]).response_bytes += body.len() as u64;
         }
         let ending = state.ending_there;
+        self.tap_body(request, Dir::Down, body, end && ending.is_none());
         if end {
             self.provider_ended(key, stream);
         }

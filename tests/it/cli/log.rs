@@ -128,6 +128,20 @@ fn slow_requests_are_told_of() {
     assert!(line.contains("outcome=answered") && line.contains("00000000-0000-0000-0000-000000000001"), "{line}");
 }
 
+/// A log collector that hangs must not hang the broker: its pipe holds 64 KiB, and each request makes some 200 bytes.
+#[test]
+fn a_log_that_nobody_reads_holds_up_no_request() {
+    let broker = Logging::start(&["--log", "info,corelay::request=trace"]);
+    let mut provider = Wire::provider(broker.addr, "orders", 1);
+    let mut consumer = Wire::consumer(broker.addr, "orders");
+    for n in 0..2000 {
+        consumer.request(1, n, b"", Flags::NONE);
+        let request = provider.expect(FrameType::Request);
+        provider.respond(request.stream, b"");
+        assert_eq!(consumer.next_past_credit().kind, FrameType::Response);
+    }
+}
+
 #[test]
 fn who_breaks_the_protocol_is_told_of_but_cannot_flood_the_log() {
     let mut broker = Logging::start(&[]);
