@@ -406,6 +406,12 @@ impl Core {
         &self.tap.dropped
     }
 
+    /// Whose queue was full when last heard of.
+    #[must_use]
+    pub fn tap_full(&self) -> u64 {
+        self.tap.full
+    }
+
     /// Whether a channel waits for the companion: it is to wake this core when it has read something.
     #[must_use]
     pub fn is_paused(&self) -> bool {
