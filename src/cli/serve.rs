@@ -169,9 +169,12 @@ fn obey(mut signals: Signals, inspector: &Inspector, log: &Log, reload: impl Fn(
     let mut draining = false;
     for signal in signals.forever() {
         if signal == SIGHUP {
-            notify::reloading();
-            reload();
-            notify::reloaded();
+            // on its way to its end it is neither ready again, nor worth a change
+            if !inspector.is_draining() {
+                notify::reloading();
+                reload();
+                notify::reloaded();
+            }
             continue;
         }
         if draining {

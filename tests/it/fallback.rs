@@ -48,7 +48,7 @@ pub struct Launched {
     pub addr: std::net::SocketAddr,
 }
 
-pub fn launch(what: &str, args: &str) -> Child {
+fn launch(what: &str, args: &str) -> Child {
     Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "fallback::launcher", "--nocapture"])
         .env(LAUNCH, what)

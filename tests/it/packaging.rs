@@ -118,13 +118,11 @@ fn the_container_starts_the_broker_and_waits_for_its_drain() {
     assert!(compose.contains("seccomp:seccomp.json"));
 
     let dockerfile = read("docker/Dockerfile");
-    let line = |word: &str| {
-        let found = dockerfile.lines().rev().find(|line| line.trim().starts_with(word));
-        found.unwrap_or_else(|| panic!("{word}")).trim().trim_start_matches(word).trim().to_owned()
-    };
-    self::settings(&list(&line("CMD [\"serve\"").replacen(',', "[\"serve\",", 1)));
-    let health = dockerfile.lines().find(|line| line.contains("\"check\"")).expect("a health check");
-    assert_checks(&list(health.trim().trim_start_matches("CMD").trim()));
+    // HEALTHCHECK's, and the image's own
+    let commands: Vec<_> = dockerfile.lines().filter_map(|line| line.trim().strip_prefix("CMD ")).map(list).collect();
+    let [health, start] = &commands[..] else { panic!("{commands:?}") };
+    assert_checks(health);
+    self::settings(start);
     assert!(dockerfile.contains(":nonroot"));
 }
 
@@ -176,10 +174,6 @@ pub fn confine() {
 #[cfg(target_arch = "x86_64")]
 #[test]
 fn the_broker_serves_on_io_uring_under_the_profile() {
-    let refused = crate::fallback::launch("seccomp", "serve --listen 127.0.0.1:0 --cores 1 --io uring");
-    if !refused.wait_with_output().unwrap().status.success() && Server::bind("127.0.0.1:0").is_err() {
-        panic!("no broker starts here at all");
-    }
     let broker = crate::fallback::serve("profile", "--io auto --log info");
     let mut provider = Wire::provider(broker.addr, "orders", 1);
     let mut consumer = Wire::consumer(broker.addr, "orders");
@@ -194,8 +188,8 @@ fn the_broker_serves_on_io_uring_under_the_profile() {
     assert_eq!(said.contains("epoll takes its place"), here.io() == corelay::broker::Io::Epoll, "{said}");
 }
 
-/// All names of samples on both pages of a broker that has had work.
-fn metrics() -> BTreeSet<String> {
+/// Both pages of metrics of a broker that has had work.
+fn pages() -> String {
     let listen = vec!["127.0.0.1:0".parse().unwrap()];
     let server = Server::start(ServerOptions { listen, pin: false, buffers: 64, ..ServerOptions::default() }).unwrap();
     let options = AdminOptions { listen: Some("127.0.0.1:0".parse().unwrap()), ..AdminOptions::default() };
@@ -214,9 +208,17 @@ fn metrics() -> BTreeSet<String> {
         socket.read_to_string(&mut answer).unwrap();
         answer
     };
-    let pages = page("/metrics") + &page("/metrics/channels");
-    let samples = pages.lines().filter(|line| line.starts_with(|c: char| c.is_ascii_lowercase()));
-    samples.map(|line| line.split(['{', ' ']).next().unwrap().to_owned()).collect()
+    page("/metrics") + &page("/metrics/channels")
+}
+
+/// The labels with plain values that a query asks for: `code="SHED"`, or `code=~"A|B"`, which gives two.
+fn labels(query: &str) -> Vec<String> {
+    let matchers = query.split(['{', '}', ',']).filter_map(|part| part.split_once('='));
+    let plain = matchers.filter_map(|(key, value)| {
+        let value = value.trim_start_matches('~').strip_prefix('"')?.split('"').next()?;
+        (!value.contains('$') && key.trim() != "job").then_some((key.trim(), value))
+    });
+    plain.flat_map(|(key, value)| value.split('|').map(move |value| format!("{key}=\"{value}\""))).collect()
 }
 
 /// The metrics in a query: words of ours that are no label's value.
@@ -242,7 +244,9 @@ fn queries(of: &Value, found: &mut Vec<String>) {
 
 #[test]
 fn alerts_and_dashboard_ask_for_metrics_there_are() {
-    let metrics = metrics();
+    let page = pages();
+    let samples: Vec<&str> = page.lines().filter(|line| line.starts_with(|c: char| c.is_ascii_lowercase())).collect();
+    let metrics: BTreeSet<&str> = samples.iter().map(|line| line.split(['{', ' ']).next().unwrap()).collect();
     let mut asked = Vec::new();
     queries(&json("grafana/corelay.json"), &mut asked);
     let panels = asked.len();
@@ -255,6 +259,9 @@ fn alerts_and_dashboard_ask_for_metrics_there_are() {
     for query in &asked {
         for name in in_query(query) {
             assert!(metrics.contains(name), "{name} is no metric, in {query}");
+        }
+        for label in labels(query) {
+            assert!(samples.iter().any(|line| line.contains(&label)), "no sample has {label}, in {query}");
         }
     }
     let names: BTreeSet<&str> = asked.iter().flat_map(|query| in_query(query)).collect();

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use super::run::{Broker, corelay};
+use super::run::{Broker, assert_code, corelay, finish};
+use crate::wire::Wire;
+use corelay::protocol::{Flags, FrameType};
 
 /// Nothing takes longer, unless it never comes.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -23,9 +25,9 @@ impl Systemd {
         Systemd { dir, socket }
     }
 
-    fn broker(&self, watchdog: Option<Duration>) -> Broker {
+    fn broker(&self, more: &[&str], watchdog: Option<Duration>) -> Broker {
         let mut command = corelay(&["serve", "--listen", "127.0.0.1:0", "--cores", "2", "--no-pin", "--log", "warn"]);
-        command.env("NOTIFY_SOCKET", self.dir.path().join("notify"));
+        command.args(more).env("NOTIFY_SOCKET", self.dir.path().join("notify"));
         if let Some(watchdog) = watchdog {
             command.env("WATCHDOG_USEC", watchdog.as_micros().to_string());
         }
@@ -49,7 +51,7 @@ impl Systemd {
 #[test]
 fn it_is_told_of_the_start_a_reload_and_the_end() {
     let systemd = Systemd::new();
-    let mut broker = systemd.broker(None);
+    let mut broker = systemd.broker(&[], None);
     let ready = systemd.told("READY=1");
     assert!(ready.iter().any(|line| line.starts_with("STATUS=serving ") && line.contains(&broker.addr)), "{ready:?}");
     broker.process.signal(Signal::HUP);
@@ -64,9 +66,23 @@ fn it_is_told_of_the_start_a_reload_and_the_end() {
 }
 
 #[test]
+fn a_drain_that_the_admin_endpoint_began_is_told_too() {
+    let systemd = Systemd::new();
+    let admin = format!("unix:{}", systemd.dir.path().join("admin").display());
+    let broker = systemd.broker(&["--admin", &admin], None);
+    // a request in flight holds the drain up
+    let mut provider = Wire::provider(broker.addr.parse().unwrap(), "orders", 1);
+    let mut consumer = Wire::consumer(broker.addr.parse().unwrap(), "orders");
+    consumer.request(1, 1, b"", Flags::NONE);
+    provider.expect(FrameType::Request);
+    assert_code(&finish(&mut corelay(&["drain", "--admin", &admin]), b""), 0);
+    systemd.told("STOPPING=1");
+}
+
+#[test]
 fn the_watchdog_is_fed_again_and_again() {
     let systemd = Systemd::new();
-    let _broker = systemd.broker(Some(Duration::from_millis(100)));
+    let _broker = systemd.broker(&[], Some(Duration::from_millis(100)));
     systemd.told("READY=1");
     for _ in 0..3 {
         systemd.told("WATCHDOG=1");
