@@ -9,6 +9,7 @@
 //! line there and nothing else.
 
 mod error;
+mod log;
 mod show;
 mod slot;
 mod source;
@@ -22,6 +23,7 @@ use corelay::broker::{BadOption, ServerOptions};
 use corelay::telemetry::AdminOptions;
 
 pub(crate) use error::{ConfigError, Origin};
+pub(crate) use log::{LogFormat, LogOptions, parse_filter};
 pub(crate) use units::{parse_duration, parse_size};
 
 /// What all sources together say.
@@ -31,6 +33,10 @@ pub(crate) struct Config {
     pub(crate) server: ServerOptions,
     /// The admin endpoint.
     pub(crate) admin: AdminOptions,
+    /// What is logged.
+    pub(crate) log: LogOptions,
+    /// Where traces are exported to: a collector's `http://host:port`.
+    pub(crate) otlp: Option<String>,
 }
 
 /// A setting's name: `section.key`, or `list.entry.key` for one of a list.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::companion::{Local, Plan};
 use super::options::{ProducerOptions, ServerOptions};
 use super::server::{Server, ServerError};
+use super::tell::SpanSink;
 use crate::forward::{Client, Message};
 
 /// A broker to be started: its options, and what only a program can give it.
@@ -25,6 +26,7 @@ use crate::forward::{Client, Message};
 pub struct ServerBuilder {
     options: ServerOptions,
     plans: Vec<Plan>,
+    sink: Option<SpanSink>,
 }
 
 impl ServerBuilder {
@@ -63,11 +65,18 @@ impl ServerBuilder {
         self
     }
 
+    /// Puts requests whose trace is recorded in this queue when they have ended ([`spans`](super::spans)).
+    #[must_use]
+    pub fn spans(mut self, sink: Option<SpanSink>) -> ServerBuilder {
+        self.sink = sink;
+        self
+    }
+
     /// Starts it: see [`Server::start`].
     ///
     /// # Errors
     /// [`ServerError`]: each says what to do.
     pub fn start(self) -> Result<Server, ServerError> {
-        Server::start_with(self.options, self.plans)
+        Server::start_with(self.options, self.plans, self.sink)
     }
 }

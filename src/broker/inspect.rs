@@ -18,6 +18,7 @@ use super::companion::CoreProducer;
 use super::core::{ChannelSnapshot, ConnSnapshot, Core, Figures, Meter, Page};
 use super::options::{Io, ListenAddr, ServerOptions};
 use super::server::Stopper;
+use super::tell::Told;
 use crate::base::{Histogram, Time};
 
 /// Questions that may wait for one core: an asker that does not wait for answers is its own fault.
@@ -85,6 +86,7 @@ impl Desk {
 pub struct View<'a> {
     pub(super) core: &'a Core,
     pub(super) turns: &'a Turns,
+    pub(super) told: Told,
     /// Receive buffers: how many, and how many are free.
     pub(super) buffers: (usize, usize),
 }
@@ -115,6 +117,8 @@ pub struct ShardFigures {
     pub core: Figures,
     /// How long its turns took, from waking up to going to sleep: system calls that wait and send are not in it.
     pub turns: Histogram,
+    /// What was told in log and traces, and what was not.
+    pub told: Told,
     /// The kernel's id of its thread.
     pub thread: u32,
     /// Receive buffers.
@@ -130,6 +134,7 @@ impl View<'_> {
         ShardFigures {
             core: self.core.figures(),
             turns: self.turns.lengths.clone(),
+            told: self.told,
             thread: self.turns.thread,
             buffers: self.buffers.0,
             buffers_free: self.buffers.1,
@@ -297,7 +302,7 @@ mod tests {
     #[test]
     fn a_turn_answers_one_question_and_an_ended_core_none() {
         let (core, turns, desk) = (core(), Turns::new(), Desk::new());
-        let view = View { core: &core, turns: &turns, buffers: (64, 60) };
+        let view = View { core: &core, turns: &turns, told: Told::default(), buffers: (64, 60) };
         let (answer, answered) = mpsc::channel();
         for n in 0..3 {
             let answer = answer.clone();

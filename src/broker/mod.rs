@@ -9,9 +9,11 @@ mod inspect;
 mod listener;
 mod machine;
 mod mesh;
+mod noise;
 pub mod options;
 mod server;
 mod shard;
+mod tell;
 
 pub use self::builder::ServerBuilder;
 pub use self::companion::CoreProducer;
@@ -20,3 +22,4 @@ pub use self::inspect::{Inspector, ShardFigures, View};
 pub(crate) use self::listener::Listener;
 pub use self::options::*;
 pub use self::server::{Server, ServerError, Stopper};
+pub use self::tell::{Span, SpanSink, Told, spans};

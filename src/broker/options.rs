@@ -50,8 +50,10 @@ pub struct ServerOptions {
     /// Entries of a core's submission ring; a power of two up to 32,768. Default 1,024: one turn's operations.
     pub ring_entries: u32,
     /// Channels whose requests are counted and timed for each by itself, on each core; the rest is counted together.
-    /// Default 256: 3 MiB a core once all have had requests, and at most 11,520 series (45 each) for Prometheus.
+    /// Default 256: 3 MiB a core once all have had requests, and at most 11,776 series (46 each) for Prometheus.
     pub telemetry_channels: usize,
+    /// Requests that take so long or longer are told of in the log, at a bounded rate, and counted. Default: none are.
+    pub slow: Option<Duration>,
     /// For people: shown in logs and metrics. Default: `corelay`.
     pub name: String,
 }
@@ -72,6 +74,7 @@ impl Default for ServerOptions {
             buffer_size: 64 << 10,
             ring_entries: 1024,
             telemetry_channels: 256,
+            slow: None,
             name: "corelay".into(),
         }
     }

@@ -19,7 +19,8 @@ use super::listener::{Listener, SocketFiles};
 use super::machine;
 use super::mesh::Mesh;
 use super::options::{Io, ListenAddr, ServerOptions};
-use super::shard::{Control, PoolSize, Shard};
+use super::shard::{Around, Control, PoolSize, Shard};
+use super::tell::{SpanSink, Teller};
 use crate::reactor::{self, Epoll, Reactor, Uring, Waker};
 
 /// Why a broker did not start, or ended.
@@ -111,11 +112,15 @@ impl Server {
     /// # Errors
     /// [`ServerError`]: each says what to do.
     pub fn start(options: ServerOptions) -> Result<Server, ServerError> {
-        Server::start_with(options, Vec::new())
+        Server::builder().options(options).start()
     }
 
-    /// [`Server::start`], with producers that options can't name.
-    pub(super) fn start_with(options: ServerOptions, own: Vec<Plan>) -> Result<Server, ServerError> {
+    /// [`ServerBuilder::start`].
+    pub(super) fn start_with(
+        options: ServerOptions,
+        own: Vec<Plan>,
+        sink: Option<SpanSink>,
+    ) -> Result<Server, ServerError> {
         options.validate()?;
         let plans = companion::plans(&options, own)?;
         let cpus = cpus::choose(&options.cores).map_err(ServerError::Cores)?;
@@ -128,7 +133,7 @@ impl Server {
         let desks: Arc<[Desk]> = cpus.iter().map(|_| Desk::new()).collect();
         let (outlets, companions) = companion::start_all(&plans, &options.forward, &cpus)?;
         // each core accepts on a descriptor of its own; these ones go now, so that a drain closes the last
-        let cores = Cores { io, cpus: &cpus, routes: companion::routes(&plans), outlets };
+        let cores = Cores { io, cpus: &cpus, routes: companion::routes(&plans), outlets, sink };
         let (wakers, threads) = spawn(&options, cores, &listeners, &control, &desks)?;
         let addrs: Vec<_> = listeners.into_iter().map(|listener| listener.addr).collect();
         info!(name = options.name, cores = cpus.len(), ?io, "started");
@@ -284,6 +289,7 @@ struct Cores<'a> {
     cpus: &'a [usize],
     routes: Vec<Route>,
     outlets: Vec<Option<Outlet>>,
+    sink: Option<SpanSink>,
 }
 
 type Threads = (Vec<Waker>, Vec<JoinHandle<Result<(), ServerError>>>);
@@ -296,7 +302,7 @@ fn spawn(
     control: &Arc<Control>,
     desks: &Arc<[Desk]>,
 ) -> Result<Threads, ServerError> {
-    let Cores { io, cpus, routes, outlets } = cores;
+    let Cores { io, cpus, routes, outlets, sink } = cores;
     let admission = Arc::new(Admission::new(&options.limits));
     let (server, secret) = (Uuid::new_v4(), random());
     let mut threads = Vec::new();
@@ -329,11 +335,14 @@ fn spawn(
             },
             cpu: options.pin.then_some(cpus[core]),
             listeners: listeners.iter().map(Listener::duplicate).collect::<Result<_, _>>().map_err(at(core))?,
-            mesh,
-            control: Arc::clone(control),
-            admission: Arc::clone(&admission),
-            desks: Arc::clone(desks),
-            outlet,
+            around: Around {
+                mesh,
+                control: Arc::clone(control),
+                admission: Arc::clone(&admission),
+                desks: Arc::clone(desks),
+                teller: Teller::new(core as u16, options.slow, sink.clone()),
+                outlet,
+            },
             waker: waker_out,
             wakers: wakers_in,
         };
@@ -381,11 +390,7 @@ struct Start {
     reactor: reactor::Options,
     cpu: Option<usize>,
     listeners: Vec<std::os::fd::OwnedFd>,
-    mesh: Mesh,
-    control: Arc<Control>,
-    admission: Arc<Admission>,
-    desks: Arc<[Desk]>,
-    outlet: Option<Outlet>,
+    around: Around,
     waker: mpsc::Sender<Waker>,
     wakers: mpsc::Receiver<Vec<Waker>>,
 }
@@ -419,14 +424,13 @@ impl Start {
         let core = self.core_options.core;
         let _ = self.waker.send(reactor.waker());
         let Ok(wakers) = self.wakers.recv() else { return Ok(()) };
-        self.mesh.set_wakers(&wakers);
-        if let Some(outlet) = &self.outlet {
+        self.around.mesh.set_wakers(&wakers);
+        if let Some(outlet) = &self.around.outlet {
             outlet.set_waker(reactor.waker());
         }
-        let control = Arc::clone(&self.control);
-        let desks = Arc::clone(&self.desks);
-        let mut shard =
-            Shard::new(reactor, self.core_options, self.mesh, self.control, self.admission, self.desks, self.outlet);
+        let control = Arc::clone(&self.around.control);
+        let desks = Arc::clone(&self.around.desks);
+        let mut shard = Shard::new(reactor, self.core_options, self.around);
         let listening = self.listeners.into_iter().enumerate();
         let mut tagged = listening.map(|(tag, listener)| (tag as u32, listener));
         let ended = tagged.try_for_each(|(tag, listener)| shard.listen(listener, tag)).and_then(|()| shard.run());

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tracing::{debug, info, warn};
+use tracing::info;
 
 use super::admission::Admission;
 use super::companion::Outlet;
@@ -20,6 +20,7 @@ use super::core::{Action, Core, Moved, Options, Output};
 use super::inspect::{Desk, Turns, View};
 use super::listener::Peer;
 use super::mesh::{Item, Mesh};
+use super::tell::Teller;
 use crate::base::{Key, Leases, Piece, Time};
 use crate::protocol::Code;
 use crate::reactor::{Event, Reactor, Receive, Sock, sys};
@@ -61,6 +62,17 @@ impl Control {
     }
 }
 
+/// What a core is joined to.
+pub(super) struct Around {
+    pub(super) mesh: Mesh,
+    pub(super) control: Arc<Control>,
+    pub(super) admission: Arc<Admission>,
+    pub(super) desks: Arc<[Desk]>,
+    pub(super) teller: Teller,
+    /// Where copies go, if there are producers.
+    pub(super) outlet: Option<Outlet>,
+}
+
 /// One core's loop. Built and run on its own thread.
 pub(super) struct Shard<R: Reactor> {
     reactor: R,
@@ -72,6 +84,7 @@ pub(super) struct Shard<R: Reactor> {
     turns: Turns,
     /// Where copies go, if there are producers.
     outlet: Option<Outlet>,
+    teller: Teller,
     max_strangers: u32,
     /// Addresses of the connections here, where they are counted.
     ips: HashMap<u64, Option<IpAddr>>,
@@ -92,15 +105,8 @@ impl<R: Reactor> Shard<R>
 where
     R::Pool: PoolSize,
 {
-    pub(super) fn new(
-        reactor: R,
-        options: Options,
-        mesh: Mesh,
-        control: Arc<Control>,
-        admission: Arc<Admission>,
-        desks: Arc<[Desk]>,
-        outlet: Option<Outlet>,
-    ) -> Shard<R> {
+    pub(super) fn new(reactor: R, options: Options, around: Around) -> Shard<R> {
+        let Around { mesh, control, admission, desks, teller, outlet } = around;
         let now = sys::now();
         let max_strangers = options.limits.max_unauthenticated;
         let low = reactor.pool().capacity() / 4;
@@ -115,6 +121,7 @@ where
             desks,
             turns: Turns::new(),
             outlet,
+            teller,
             max_strangers,
             ips,
             low,
@@ -209,13 +216,13 @@ where
                 Event::Writable { user } => self.core.writable(self.now, Key::unpack(user)),
                 Event::ReceiveEnded { user, error } => {
                     if let Some(error) = error {
-                        debug!(%error, "a connection failed");
+                        self.teller.socket_failed(&error, self.now);
                     }
                     self.core.lost(self.now, Key::unpack(user));
                 }
                 Event::Accepted { listener: _, fd } => self.accepted(fd),
                 Event::AcceptFailed { listener, error } => {
-                    warn!(listener, %error, "accepting pauses: raise the limit on open files (ulimit -n, LimitNOFILE=)");
+                    self.teller.accept_failed(listener, &error, self.now);
                 }
                 Event::Closed { .. } => {}
             }
@@ -292,9 +299,10 @@ where
                 }
                 Action::Move { handle, core, moved } => self.move_out(handle, core, moved),
                 Action::ReportShed { id, channel, bytes } => {
-                    let request = uuid::Uuid::from_bytes(id);
-                    warn!(%request, %channel, bytes, "request ended with OVERLOADED: core_buffer is full");
+                    self.teller.shed(id, channel, bytes, self.now);
                 }
+                Action::Ended(ended) => self.teller.ended(*ended, self.now),
+                Action::Expelled(expelled) => self.teller.expelled(&expelled, self.now),
             }
         }
     }
@@ -305,7 +313,7 @@ where
             Some(fd) => self.mesh.send(core, Item::Conn { fd, ip, moved }),
             // nothing is in flight between two single receives: this is a fault, and must not leak the connection
             None => {
-                warn!("a connection could not be moved to core {core}; it is closed");
+                self.teller.not_moved(core, self.now);
                 self.admission.leave(ip);
                 self.reactor.close(Sock(handle), true);
             }
@@ -334,6 +342,9 @@ where
         self.strangers = strangers;
         let pool = self.reactor.pool();
         self.awaits_sends = self.core.end_turn(pool.free() < self.low, pool);
+        if let Some(watch) = self.teller.turn(self.now) {
+            self.core.watch(watch);
+        }
     }
 
     fn desk(&self) -> &Desk {
@@ -344,7 +355,8 @@ where
     fn answer(&self) {
         if self.desk().is_waiting() {
             let pool = self.reactor.pool();
-            let view = View { core: &self.core, turns: &self.turns, buffers: (pool.capacity(), pool.free()) };
+            let buffers = (pool.capacity(), pool.free());
+            let view = View { core: &self.core, turns: &self.turns, told: self.teller.told(), buffers };
             self.desk().answer(&view);
         }
     }

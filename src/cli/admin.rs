@@ -53,10 +53,15 @@ impl AdminArgs {
 
     /// One request.
     pub(crate) async fn send(&self, method: Method, path: &str) -> Result<Page, Failure> {
+        self.send_text(method, path, String::new()).await
+    }
+
+    /// One request, with a text.
+    pub(crate) async fn send_text(&self, method: Method, path: &str, text: String) -> Result<Page, Failure> {
         let exchange = async {
             match self.admin.strip_prefix("unix:") {
-                Some(socket) => exchange(UnixStream::connect(socket).await?, "localhost", method, path).await,
-                None => exchange(TcpStream::connect(&self.admin).await?, &self.admin, method, path).await,
+                Some(socket) => exchange(UnixStream::connect(socket).await?, "localhost", method, path, text).await,
+                None => exchange(TcpStream::connect(&self.admin).await?, &self.admin, method, path, text).await,
             }
         };
         match tokio::time::timeout(PATIENCE, exchange).await {
@@ -82,12 +87,12 @@ impl AdminArgs {
 
 type Strange = Box<dyn std::error::Error + Send + Sync>;
 
-async fn exchange<S>(stream: S, host: &str, method: Method, path: &str) -> Result<Page, Strange>
+async fn exchange<S>(stream: S, host: &str, method: Method, path: &str, text: String) -> Result<Page, Strange>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let request = Request::builder().method(method).uri(path).header(header::HOST, host).body(Body::empty())?;
+    let request = Request::builder().method(method).uri(path).header(header::HOST, host).body(Body::from(text))?;
     let answer = async {
         let response = sender.send_request(request).await?;
         let status = response.status();

@@ -2,15 +2,19 @@
 
 use std::io::Write;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::thread;
 
-use corelay::broker::{Server, Stopper};
-use corelay::telemetry::Bound;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use corelay::broker::{Inspector, Server};
+use corelay::telemetry::{Bound, Extras};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::exit::Failure;
+use super::log::{Log, Writer, reload_log};
+use super::notify;
+use super::spans::Spans;
 use crate::config::{Config, Loaded, Sources};
 
 /// Run the broker
@@ -39,6 +43,9 @@ pub(crate) struct Args {
     /// Don't bind threads to their cores
     #[arg(long)]
     no_pin: bool,
+    /// How to log: text, or json, one object a line [default: text]
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<String>,
     /// Read settings from this file (TOML)
     #[arg(long, value_name = "FILE", env = "CORELAY_CONFIG", hide_env_values = true)]
     config: Option<PathBuf>,
@@ -55,7 +62,7 @@ Settings come from --config, then the environment (CORELAY_SECTION_KEY, as in CO
 then the other flags; later ones win. --check-config prints every setting there is.
 
 SIGTERM or SIGINT drains: nothing new is taken, what is in flight may finish within limits.drain_timeout. A second \
-one ends at once.
+one ends at once. SIGHUP reads the settings again, and takes up log.level.
 
 Examples:
   corelay serve
@@ -73,7 +80,8 @@ Exit codes:
 const FAILED: u8 = 1;
 
 impl Args {
-    fn sources(self) -> Sources {
+    /// Where the settings come from; `log` is the flag of all commands.
+    fn sources(self, log: Option<String>) -> Sources {
         let text = |name: std::ffi::OsString| name.to_string_lossy().into_owned();
         let one = |value: Option<String>| value.map(|value| vec![value]);
         let flags = [
@@ -84,6 +92,8 @@ impl Args {
             ("--io", "server.io", one(self.io)),
             ("--spin-us", "server.spin_us", one(self.spin_us)),
             ("--no-pin", "server.pin", self.no_pin.then(|| vec!["false".into()])),
+            ("--log", "log.level", one(log)),
+            ("--log-format", "log.format", one(self.log_format)),
         ];
         Sources {
             file: self.config,
@@ -94,13 +104,17 @@ impl Args {
     }
 }
 
-pub(crate) fn run(args: Args) -> Result<(), Failure> {
+pub(crate) fn run(args: Args, log: Option<String>) -> Result<(), Failure> {
     let check = args.check_config;
-    let loaded = Loaded::from(&args.sources()).map_err(|error| Failure::usage(error.to_string()))?;
+    let sources = args.sources(log);
+    let loaded = Loaded::from(&sources).map_err(|error| Failure::usage(error.to_string()))?;
     if check {
         return print(&loaded.to_toml());
     }
-    serve(loaded.config)
+    let log = Log::start(&loaded.config.log, Writer::Thread)?;
+    let ended = serve(loaded.config, sources, &log);
+    log.finish();
+    ended
 }
 
 fn print(text: &str) -> Result<(), Failure> {
@@ -108,15 +122,20 @@ fn print(text: &str) -> Result<(), Failure> {
     stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(|error| Failure::stdout(&error))
 }
 
-fn serve(config: Config) -> Result<(), Failure> {
+fn serve(config: Config, sources: Sources, log: &Arc<Log>) -> Result<(), Failure> {
     // before the start, so that a signal during it is not lost
-    let signals = Signals::new([SIGINT, SIGTERM]);
+    let signals = Signals::new([SIGINT, SIGTERM, SIGHUP]);
     let signals = signals.map_err(|error| Failure::new(FAILED, format!("cannot listen for signals: {error}")))?;
     let failed = |error: corelay::broker::ServerError| Failure::new(FAILED, error.to_string());
     // an address in use is told before anything starts
     let admin = Bound::new(&config.admin).map_err(|error| Failure::new(FAILED, error.to_string()))?;
-    let server = Server::start(config.server).map_err(failed)?;
-    let admin = admin.map(|admin| admin.serve(server.inspector())).transpose();
+    let (spans, sink) = Spans::start(&config)?;
+    let server = Server::builder().options(config.server).spans(sink).start().map_err(failed)?;
+    let inspector = server.inspector();
+    let mut extras = Extras::default();
+    extras.log = Some(log.clone());
+    extras.exported = spans.exported();
+    let admin = admin.map(|admin| admin.serve_with(inspector.clone(), extras)).transpose();
     let admin = admin.map_err(|error| Failure::new(FAILED, error.to_string()))?;
     let addrs = server.addrs().iter().map(|addr| format!("listening on {addr}\n"));
     // a supervisor that closed our stdout still wants its broker
@@ -124,23 +143,48 @@ fn serve(config: Config) -> Result<(), Failure> {
     if let Err(failure) = print(&addrs.chain(admin_addr).collect::<String>()) {
         warn!(text = failure.text, "stdout is closed");
     }
-    let stopper = server.stopper();
-    thread::spawn(move || obey(signals, &stopper));
-    server.join().map_err(failed)?;
+    notify::ready(&inspector);
+    notify::supervise(inspector.clone());
+    let log = log.clone();
+    thread::spawn(move || obey(signals, &inspector, &log, || reload(&sources, &log)));
+    let ended = server.join();
+    spans.join();
+    ended.map_err(failed)?;
     info!("ended in order");
     Ok(())
 }
 
-/// Drains at the first signal, ends the process at the second.
-fn obey(mut signals: Signals, stopper: &Stopper) {
+/// Reads the settings anew and takes up what can change while the broker runs.
+fn reload(sources: &Sources, log: &Log) {
+    let loaded = Loaded::from(sources).map_err(|error| error.to_string());
+    match loaded.and_then(|loaded| reload_log(log, &loaded.config)) {
+        Ok(Some(what)) => info!("reloaded: {what}"),
+        Ok(None) => info!("reloaded: nothing has changed that can while it runs"),
+        Err(error) => error!(error, "not reloaded, everything stays as it was"),
+    }
+}
+
+/// Drains at the first signal that asks for the end, ends the process at the second; reloads at SIGHUP.
+fn obey(mut signals: Signals, inspector: &Inspector, log: &Log, reload: impl Fn()) {
     let mut draining = false;
     for signal in signals.forever() {
+        if signal == SIGHUP {
+            // on its way to its end it is neither ready again, nor worth a change
+            if !inspector.is_draining() {
+                notify::reloading();
+                reload();
+                notify::reloaded();
+            }
+            continue;
+        }
         if draining {
             warn!("ended at once by a second signal");
+            log.finish();
             std::process::exit(128 + signal);
         }
         info!("draining; a second signal ends at once");
         draining = true;
-        stopper.drain();
+        notify::stopping(inspector);
+        inspector.stopper().drain();
     }
 }

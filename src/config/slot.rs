@@ -8,6 +8,7 @@ use std::time::Duration;
 use corelay::broker::{BadValue, Cores, Io, ListenAddr, NamedChannel, TargetUrl, What};
 use corelay::forward::WhenFull;
 
+use super::log::{LogFormat, parse_filter};
 use super::units::{DURATION_EXPECTED, SIZE_EXPECTED, parse_duration, parse_size, show_duration, show_size};
 
 /// A setting's place.
@@ -23,10 +24,15 @@ pub(crate) enum Slot<'a> {
     MaybeSize(&'a mut Option<usize>),
     Time(&'a mut Duration),
     Micros(&'a mut Duration),
+    /// 0 for none.
+    MaybeMillis(&'a mut Option<Duration>),
     Switch(&'a mut bool),
     Text(&'a mut String),
+    Filter(&'a mut String),
+    LogFormat(&'a mut LogFormat),
     Addrs(&'a mut Vec<ListenAddr>),
     MaybeAddr(&'a mut Option<ListenAddr>),
+    MaybeUrl(&'a mut Option<String>),
     Cores(&'a mut Cores),
     Io(&'a mut Io),
     Url(&'a mut TargetUrl),
@@ -70,11 +76,22 @@ impl Slot<'_> {
             Slot::MaybeSize(n) => **n = Some(size(text)?),
             Slot::Time(time) => **time = parse_duration(text).map_err(|_| DURATION_EXPECTED)?,
             Slot::Micros(time) => **time = Duration::from_micros(count(text)?),
+            Slot::MaybeMillis(time) => {
+                let millis = Duration::from_millis(count(text)?);
+                **time = (millis > Duration::ZERO).then_some(millis);
+            }
             Slot::Switch(on) => **on = text.parse().map_err(|_| "true or false")?,
             Slot::Text(own) => text.clone_into(own),
             Slot::Addrs(_) | Slot::Channels(_) => unreachable!("set above"),
+            Slot::Filter(own) => {
+                parse_filter(text)?;
+                text.clone_into(own);
+            }
+            Slot::LogFormat(format) => **format = text.parse()?,
             Slot::MaybeAddr(addr) if text == "off" => **addr = None,
             Slot::MaybeAddr(addr) => **addr = Some(text.parse().map_err(|bad| format!("off, or {}", expected(bad)))?),
+            Slot::MaybeUrl(url) if text == "off" => **url = None,
+            Slot::MaybeUrl(url) => **url = Some(plain_url(text)?),
             Slot::Cores(cores) => **cores = text.parse().map_err(expected)?,
             Slot::Io(io) => **io = text.parse().map_err(expected)?,
             Slot::Url(url) => url.0 = text.trim().to_owned(),
@@ -101,8 +118,10 @@ impl Slot<'_> {
             Slot::MaybeSize(n) => size((**n)?),
             Slot::Time(time) => quoted(show_duration(**time)),
             Slot::Micros(time) => time.as_micros().to_string(),
+            Slot::MaybeMillis(time) => time.unwrap_or_default().as_millis().to_string(),
             Slot::Switch(on) => on.to_string(),
-            Slot::Text(text) => quoted(text),
+            Slot::Text(text) | Slot::Filter(text) => quoted(text),
+            Slot::LogFormat(format) => quoted(format),
             Slot::Addrs(addrs) => format!("[{}]", addrs.iter().map(quoted).collect::<Vec<_>>().join(", ")),
             Slot::Url(url) if url.0.is_empty() => return None,
             Slot::Url(url) => quoted(url),
@@ -112,6 +131,7 @@ impl Slot<'_> {
             Slot::WhenFull(policy) => quoted(policy.as_str().replace('-', "_")),
             Slot::MaybePath(path) => quoted(path.as_ref()?.display()),
             Slot::MaybeAddr(addr) => addr.as_ref().map_or_else(|| quoted("off"), quoted),
+            Slot::MaybeUrl(url) => url.as_ref().map_or_else(|| quoted("off"), quoted),
             Slot::Cores(Cores::Count(n)) => n.to_string(),
             Slot::Cores(cores) => quoted(cores),
             Slot::Io(io) => quoted(io),
@@ -121,6 +141,13 @@ impl Slot<'_> {
 
 fn expected(bad: BadValue) -> String {
     bad.expected.into()
+}
+
+fn plain_url(text: &str) -> Result<String, String> {
+    let uri: Option<hyper::Uri> = text.parse().ok();
+    let plain =
+        uri.is_some_and(|uri| uri.scheme_str() == Some("http") && uri.host().is_some_and(|host| !host.is_empty()));
+    if plain { Ok(text.to_owned()) } else { Err("off, or http://host:port".to_owned()) }
 }
 
 fn count<T: FromStr>(text: &str) -> Result<T, String> {

@@ -107,6 +107,8 @@ pub(super) async fn channels(state: &State, wanted: &Wanted) -> Listing<Channel>
             let (row, latency) = rows.entry(meter.channel).or_default();
             row.requests += meter.requests;
             row.errors += meter.failed;
+            row.request_bytes += meter.request_bytes;
+            row.response_bytes += meter.response_bytes;
             row.responses += meter.total.len();
             latency.add(&meter.total);
         });
@@ -145,6 +147,8 @@ pub(super) fn label(id: Option<ChannelId>) -> String {
 pub(super) struct Times {
     pub(super) requests: u64,
     pub(super) failed: u64,
+    pub(super) request_bytes: u64,
+    pub(super) response_bytes: u64,
     pub(super) queue_wait: Distribution,
     pub(super) first_byte: Distribution,
     pub(super) total: Distribution,
@@ -154,6 +158,8 @@ impl Times {
     pub(super) fn add(&mut self, meter: &Meter) {
         self.requests += meter.requests;
         self.failed += meter.failed;
+        self.request_bytes += meter.request_bytes;
+        self.response_bytes += meter.response_bytes;
         self.queue_wait.add(&meter.queue_wait);
         self.first_byte.add(&meter.first_byte);
         self.total.add(&meter.total);

@@ -12,6 +12,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Semaphore, watch};
 use tracing::debug;
 
+use super::Extras;
 use super::history;
 use super::routes::router;
 use super::state::State;
@@ -43,8 +44,13 @@ impl Sockets {
 }
 
 /// Serves until told to stop.
-pub(super) async fn run(sockets: Sockets, inspector: Inspector, mut stop: watch::Receiver<bool>) -> io::Result<()> {
-    let state = Arc::new(State::new(inspector));
+pub(super) async fn run(
+    sockets: Sockets,
+    inspector: Inspector,
+    extras: Extras,
+    mut stop: watch::Receiver<bool>,
+) -> io::Result<()> {
+    let state = Arc::new(State::new(inspector, extras));
     let serve = async {
         match sockets {
             Sockets::Tcp(listener) => {

@@ -237,6 +237,12 @@ pub struct Channel {
     pub responses: u64,
     /// Of them, ended with an ERROR.
     pub errors: u64,
+    /// Body bytes read from consumers.
+    #[serde(default)]
+    pub request_bytes: u64,
+    /// Body bytes read from providers for them.
+    #[serde(default)]
+    pub response_bytes: u64,
     /// From REQUEST to the end of the answer.
     pub latency: Latency,
 }

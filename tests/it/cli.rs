@@ -6,11 +6,14 @@
 //! | `serve` | the broker's start, configuration and end |
 //! | `request` | the sending side, and its exit codes |
 //! | `exec` | providers that run a command for each request |
+//! | `log`, `notify` | what the broker logs; what systemd is told |
 //! | `admin` | what looks at a running broker: lists, check, drain, top |
 //! | `tools` | ping and demo |
 
 mod admin;
 mod exec;
+mod log;
+mod notify;
 mod request;
 pub mod run;
 mod serve;

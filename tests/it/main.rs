@@ -15,6 +15,9 @@ mod failure;
 mod fallback;
 #[cfg(feature = "toolkit")]
 mod message_broker;
+#[cfg(feature = "otel")]
+mod otlp;
+mod packaging;
 #[cfg(feature = "toolkit")]
 mod servers;
 mod serving;

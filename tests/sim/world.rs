@@ -381,7 +381,9 @@ impl World {
                 core.attach_moved(self.now, key, handle, &moved);
                 trace!(self, "socket {handle}: moved from core {shard} to core {to}");
             }
-            Action::ReportShed { .. } => self.shards[shard].reports.push(action),
+            Action::ReportShed { .. } | Action::Ended(_) | Action::Expelled(_) => {
+                self.shards[shard].reports.push(action)
+            }
         }
     }
 

@@ -22,7 +22,7 @@
 //! | `tap` | what is copied for those it is forwarded to |
 //! | `link` | other cores, as one more kind of connection |
 //! | `timers`, `drain`, `memory` | silence, shutting down, accounted memory |
-//! | `counters`, `meter`, `snapshot` | nothing: what happened, how long it took, how things stand |
+//! | `counters`, `meter`, `snapshot`, `report` | nothing: what happened, how long it took, how things stand |
 //!
 //! Invariants, asserted: a request is in the table until its terminal frame is staged and no longer; the targets
 //! of a request in the table are connections in the table; a provider's `in_use` is the number of its counted ids.
@@ -44,6 +44,7 @@ mod options;
 mod outbox;
 mod output;
 mod provider;
+mod report;
 mod request;
 mod rx;
 mod short;
@@ -68,12 +69,13 @@ use self::rx::{Found, Violation, check_header};
 use self::tap::Tap;
 use crate::base::wheel::Wheel;
 use crate::base::{Batch, ChannelId, Key, Leases, Piece, Table, Time};
-use crate::protocol::{Code, FrameType, MAX_HANDSHAKE_FRAME};
+use crate::protocol::{Code, FrameType, MAX_HANDSHAKE_FRAME, TraceParent};
 
 pub use self::counters::Counters;
 pub use self::link::LinkKind;
 pub use self::meter::Meter;
 pub use self::options::{COPY_BELOW, Channel, Options};
+pub use self::report::{Ended, Expelled, Outcome, Watch};
 pub use self::snapshot::{ChannelSnapshot, ConnSnapshot, Figures, PAGE, Page, Snapshot};
 pub use self::tap::{MAX_ROUTES, Record, Route, records};
 
@@ -97,6 +99,10 @@ pub enum Action {
         /// Bytes it held.
         bytes: usize,
     },
+    /// A request has ended that is watched for: see [`Core::watch`].
+    Ended(Box<Ended>),
+    /// Log that a connection is being ended for what its peer did.
+    Expelled(Box<Expelled>),
     /// Close the connection; the core has forgotten it.
     Close {
         /// The reactor's name for it.
@@ -164,6 +170,11 @@ pub struct Core {
     rng: u64,
     counters: Counters,
     meters: Meters,
+    /// Somebody wants to hear of requests' ends.
+    watching: bool,
+    watch: Watch,
+    /// Of requests of consumers here, while somebody watches.
+    traces: HashMap<Key, TraceParent, FixedState>,
     timeouts: Timeouts,
     tap: Tap,
     /// What is read now was sent before WELCOME could be.
@@ -206,6 +217,9 @@ impl Core {
             rng: options.seed | 1,
             counters: Counters::default(),
             meters: Meters::new(options.meters),
+            watching: false,
+            watch: Watch::default(),
+            traces: HashMap::with_hasher(FixedState::with_seed(options.secret)),
             timeouts: Timeouts::new(&options.limits),
             tap: Tap::new(options.routes.clone(), options.tap_bytes),
             early: false,
@@ -422,6 +436,7 @@ impl Core {
     /// The peer broke the protocol, or ran into a limit: it is told why, then closed.
     fn violation(&mut self, key: Key, violation: &Violation) {
         self.counters.connections_failed[usize::from(violation.code.to_wire())] += 1;
+        self.note_expelled(key, violation.code, &violation.text);
         self.goodbye(key, violation.code, &violation.text);
     }
 
