@@ -30,6 +30,8 @@ const PAUSE: Duration = Duration::from_millis(250);
 const READ_A_TURN: usize = 64;
 /// How often a core that sleeps with nothing due looks at the control word, should a wake-up ever fail.
 const IDLE: Duration = Duration::from_secs(1);
+/// Between two complaints of the same want.
+const SAY_AGAIN: Duration = Duration::from_secs(60);
 /// How long before a full mesh ring is tried again.
 const RETRY_RING: Duration = Duration::from_micros(50);
 
@@ -87,6 +89,8 @@ pub(super) struct Shard<R: Reactor> {
     /// A send was begun whose end something waits for.
     awaits_sends: bool,
     said_drained: bool,
+    /// When it was last said that nothing can be accepted.
+    said_starved: Option<Time>,
     /// Connections in their handshake here, as the count over all cores knows.
     strangers: u32,
 }
@@ -125,6 +129,7 @@ where
             busy: false,
             awaits_sends: false,
             said_drained: false,
+            said_starved: None,
             strangers: 0,
         }
     }
@@ -217,14 +222,20 @@ where
                     self.core.lost(self.now, Key::unpack(user));
                 }
                 Event::Accepted { listener: _, fd } => self.accepted(fd),
-                Event::AcceptFailed { listener, error } => {
-                    warn!(listener, %error, "accepting pauses: raise the limit on open files (ulimit -n, LimitNOFILE=)");
-                }
+                Event::AcceptFailed { listener, error } => self.accept_failed(listener, &error),
                 Event::Closed { .. } => {}
             }
             self.act();
         }
         events
+    }
+
+    fn accept_failed(&mut self, listener: u32, error: &std::io::Error) {
+        // it is tried again each second at the latest, for as long as there are no descriptors
+        if self.said_starved.is_none_or(|at| self.now - at >= SAY_AGAIN) {
+            self.said_starved = Some(self.now);
+            warn!(listener, %error, "accepting pauses: raise the limit on open files (ulimit -n, LimitNOFILE=)");
+        }
     }
 
     fn accepted(&mut self, fd: OwnedFd) {
