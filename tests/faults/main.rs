@@ -13,7 +13,7 @@
 //! |---|---|
 //! | `site` | a broker, what it uses of the machine, and what must be as before when a fault is over |
 //! | `bystander` | the load on another channel that no fault may harm |
-//! | `peers` | clients of the channel at fault |
+//! | `peers`, `log` | clients of the channel at fault; what the broker says |
 //! | `cases` | the faults |
 //! | `report` | the table |
 
@@ -21,6 +21,7 @@
 
 mod bystander;
 mod cases;
+mod log;
 mod peers;
 mod report;
 #[allow(dead_code)] // shared with `tests/it`, which uses more of it

@@ -9,7 +9,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use corelay::broker::Io;
 use tempfile::TempDir;
@@ -23,6 +23,9 @@ const PHASE: Duration = Duration::from_secs(3);
 /// The full form's bound on p99 after a fault, as a multiple of the one before. Of three phases one must keep it: a
 /// shared machine has bad seconds of its own.
 const WORSE: u32 = 2;
+/// What memory may have grown by, in bytes. Where it has grown by more the same must not take that again: the heap keeps
+/// some of what a crowd took.
+const SLACK: usize = 4 << 20;
 
 /// What a fault is done to.
 pub struct Site {
@@ -54,9 +57,18 @@ pub struct Row {
     after: Times,
     first: Usage,
     last: Usage,
+    /// Memory after a second time, where the first left some.
+    again: Option<usize>,
 }
 
 impl Site {
+    /// The fault, to the end of all its connections.
+    fn suffer(&mut self, case: &Case, before: Usage) -> String {
+        let seen = (case.fault)(self);
+        eventually("the fault's connections to be gone", || descriptors(&self.broker) <= before.descriptors);
+        seen
+    }
+
     /// Starts a broker as the case wants it. `None`: that can't be had here, which was said.
     fn start(case: &Case, io: Io, full: bool) -> Option<Site> {
         let dir = TempDir::new().expect("a directory");
@@ -138,10 +150,8 @@ pub fn run(case: &Case, io: Io, full: bool) -> Option<Row> {
     }
     let before = site.bystander.measure(phase);
     let first = site.usage();
-    let began = Instant::now();
-    let seen = (case.fault)(&mut site);
+    let seen = site.suffer(case, first);
     let during = site.bystander.lap();
-    eventually("the fault's connections to be gone", || descriptors(&site.broker) <= first.descriptors);
     site.bystander.pace(None);
     let mut after = site.bystander.measure(phase);
     for _ in 0..2 {
@@ -150,14 +160,19 @@ pub fn run(case: &Case, io: Io, full: bool) -> Option<Row> {
         }
     }
     let last = site.usage();
-    let row = Row { seen, before, during, after, first, last };
-    eprintln!("{} on {io}: {row} ({:.1?})", case.name, began.elapsed());
+    let mut row = Row { seen, before, during, after, first, last, again: None };
+    eprintln!("{} on {io}: {row}", case.name);
     let wrong = site.bystander.wrong();
     assert!(wrong.is_empty(), "the bystander got {} wrong answers, first: {}", wrong.len(), wrong[0]);
     assert!(case.ends_it || site.bystander.lost() == 0, "the bystander lost {} requests", site.bystander.lost());
     assert_eq!(last.descriptors, first.descriptors, "descriptors after it");
-    let grown = last.memory.saturating_sub(first.memory);
-    assert!(grown <= case.slack, "grew by {grown} bytes, more than {}", case.slack);
+    if last.memory > first.memory + SLACK {
+        // the heap keeps what a crowd took, for the next one: that must not need more
+        site.suffer(case, first);
+        let again = site.usage().memory;
+        row.again = Some(again);
+        assert!(again <= last.memory + SLACK, "{} bytes, after {} the first time", again, last.memory);
+    }
     if full {
         assert!(after.p99 <= before.p99 * WORSE, "p99 went from {:?} to {:?}", before.p99, after.p99);
     }
@@ -168,10 +183,14 @@ pub fn run(case: &Case, io: Io, full: bool) -> Option<Row> {
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mib = |bytes: usize| bytes as f64 / f64::from(1 << 20);
-        let Row { seen, before, during, after, first, last } = self;
+        let Row { seen, before, during, after, first, last, again } = self;
         let p99 = |times: &Times| format!("{:.2} ms", times.p99.as_secs_f64() * 1e3);
         write!(f, "{seen} | {}, {}, {} | ", p99(before), p99(during), p99(after))?;
-        write!(f, "{:.1} to {:.1} MiB | ", mib(first.memory), mib(last.memory))?;
+        write!(f, "{:.1} to {:.1}", mib(first.memory), mib(last.memory))?;
+        if let Some(again) = again {
+            write!(f, ", a second time {:.1}", mib(*again))?;
+        }
+        write!(f, " MiB | ")?;
         write!(f, "{} to {} |", first.descriptors, last.descriptors)
     }
 }

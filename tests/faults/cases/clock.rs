@@ -1,15 +1,15 @@
 //! Steps of the time of day. The broker's reading of it is faked by libfaketime, for it is everybody's clock.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use corelay::protocol::{Code, Flags, FrameType, Header};
 
 use super::skip;
-use crate::peers::{CHANNEL, echoing, text};
-use crate::run::{corelay, without_settings};
+use crate::log::Log;
+use crate::peers::{CHANNEL, echoes, echoing, text};
+use crate::run::without_settings;
 use crate::site::Site;
 use crate::wire::Wire;
 
@@ -45,34 +45,29 @@ const YEARS: [&str; 5] = ["2035", "1999", "2026", "2100", "2002"];
 /// While the clock steps, a long timeout must not pass, a short one must, and requests go on.
 pub fn clock_steps(site: &mut Site) -> String {
     let provider = echoing(site.addr, 8);
-    let log = site.broker.process.0.stderr.take().expect("piped");
-    let mut log = BufReader::new(log).lines().map_while(Result::ok);
-    let started = log.find(|line| line.contains("started")).expect("it has started");
+    let log = Log::of(&mut site.broker);
+    let started = log.find("started");
     assert!(started.contains("2001-01-01"), "the clock is not the false one: {started}");
-    let keep_reading = std::thread::spawn(move || log.collect::<Vec<_>>());
-
     let mut consumer = Wire::consumer(site.addr, CHANNEL);
-    let mut rounds = 0_u32;
-    for year in YEARS.iter().cycle().take(site.scale(5, 50)) {
+    let steps = site.scale(5, 50);
+    for (n, year) in (0..).zip(YEARS.iter().cycle().take(steps)) {
         // nobody serves this channel: they wait
         let mut waiting = Wire::consumer(site.addr, "nobody");
-        let wait = |wire: &mut Wire, stream, ms| {
+        for (stream, ms) in [(1, 3_600_000), (2, 50)] {
             let header = Header::new(FrameType::Request, stream).flags(Flags::END | Flags::WAIT).arg(ms);
-            wire.send(header, &[1; 16]);
-        };
-        wait(&mut waiting, 1, 3_600_000);
-        wait(&mut waiting, 2, 50);
+            waiting.send(header, &[1; 16]);
+        }
         fs::write(time_file(site.dir.path()), format!("@{year}-06-15 12:00:00\n")).expect("a file");
-        crate::peers::echoes(&mut consumer, rounds.into(), b"whenever");
+        // that the step has arrived is seen where the time of day is read: in the log
+        Wire::consumer(site.addr, "nobody").reset();
+        let logged = log.find("a connection failed");
+        assert!(logged.contains(&format!("{year}-06-15")), "not in {year}: {logged}");
+        echoes(&mut consumer, n, b"whenever");
         let first = waiting.next().expect("the broker serves");
         assert_eq!((first.stream, first.code), (2, Some(Code::Deadline)), "{}", text(&first));
         waiting.send(Header::new(FrameType::Cancel, 1).code(Code::Cancelled), &[]);
         waiting.expect_error(1, Code::Cancelled);
-        rounds += 1;
     }
-    // what reads the time of day is the log: that the steps arrived is seen there
-    let refused = corelay(&["request", CHANNEL, "/dev/null", "--server", &site.addr.to_string()]).output();
-    assert!(refused.is_ok_and(|output| output.status.success()), "the command is served, too");
-    drop((provider, keep_reading));
-    format!("{rounds} steps: short timeouts passed, long ones did not")
+    drop(provider);
+    format!("{steps} steps, to and fro: timeouts of 50 ms passed, those of an hour did not")
 }

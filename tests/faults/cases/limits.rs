@@ -3,12 +3,13 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use corelay::protocol::{Flags, FrameType, HEADER_LEN, Header};
 
+use crate::log::Log;
 use crate::peers::{CHANNEL, assert_echo, consumer_hello, echoes, echoing};
 use crate::run::{eventually, without_settings};
 use crate::site::Site;
@@ -20,6 +21,7 @@ pub fn launch_with_few_files(line: &[String], _: &Path) -> Option<Command> {
     let mut command = Command::new("sh");
     command.args(["-c", &format!("ulimit -n {FILES} && exec \"$0\" \"$@\"")]).args(line);
     without_settings(&mut command);
+    command.stderr(Stdio::piped());
     Some(command)
 }
 
@@ -36,6 +38,7 @@ fn answer(socket: &mut TcpStream) -> Option<FrameType> {
 /// Connects more clients than there are descriptors, sees that the broker sleeps meanwhile, lets most of them go, and
 /// sees that it accepts again.
 pub fn no_descriptors(site: &mut Site) -> String {
+    let log = Log::of(&mut site.broker);
     // the bystander's own CPU time must not hide the broker's idling
     site.bystander.pace(Some(Duration::from_millis(50)));
     let hello = consumer_hello();
@@ -52,6 +55,9 @@ pub fn no_descriptors(site: &mut Site) -> String {
     thread::sleep(Duration::from_millis(site.scale(500, 3000)));
     let share = (site.cpu() - cpu).as_secs_f64() / begin.elapsed().as_secs_f64();
     assert!(share < site.scale(0.5, 0.1), "{:.0} % CPU while there is nothing to do", share * 100.0);
+
+    log.find("accepting pauses");
+    assert_eq!(log.count("accepting pauses"), 0, "said once is enough");
 
     let answers: Vec<_> = crowd.iter_mut().map(answer).collect();
     let count = |kind| answers.iter().filter(|&&answer| answer == kind).count();

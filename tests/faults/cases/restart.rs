@@ -1,33 +1,19 @@
 //! The broker is killed and started again; its clients come back by themselves.
 
-use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, TcpListener};
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use corelay::client::{Consumer, Options, Provider, Request};
 use rustix::process::Signal;
 
 use crate::peers::CHANNEL;
-use crate::run::{Broker, Process, eventually};
+use crate::run::{Broker, eventually};
 use crate::site::Site;
 
 /// A port below those the kernel gives to outgoing connections: one of the clients' would else take it meanwhile.
 fn free_port() -> u16 {
     let first = 20_000 + (std::process::id() % 1000) as u16 * 10;
     (first..).find(|&port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()).expect("a free port")
-}
-
-/// Starts a broker on this address, and reads how long it had to wait for it.
-fn start(site: &Site, listen: &str) -> (Broker, Duration) {
-    let mut command = site.again(listen);
-    let begin = Instant::now();
-    let mut broker = Broker::spawn(command.stderr(Stdio::piped()));
-    let took = begin.elapsed();
-    let log = broker.process.0.stderr.take().expect("piped");
-    // it must not stop for want of somebody who reads its log
-    std::thread::spawn(move || BufReader::new(log).lines().map_while(Result::ok).for_each(drop));
-    (broker, took)
 }
 
 pub fn restart(site: &mut Site) -> String {
@@ -96,11 +82,9 @@ fn replace(site: &mut Site, listen: &str) -> Duration {
     let begin = Instant::now();
     let answered = site.bystander.answered();
     site.broker.process.signal(Signal::KILL);
-    let ended: &mut Process = &mut site.broker.process;
-    ended.0.wait().expect("a child of ours");
-    let (broker, _) = start(site, listen);
+    site.broker.process.0.wait().expect("a child of ours");
+    site.broker = Broker::spawn(&mut site.again(listen));
     let took = begin.elapsed();
-    site.broker = broker;
     eventually("the bystander to be back", || site.bystander.answered() > answered);
     took
 }
