@@ -13,11 +13,11 @@ mod pool;
 #[path = "../../tests/sim/world.rs"]
 mod world;
 
-#[path = "../../tests/fuzz/targets.rs"]
+#[path = "../../tests/fuzz/targets/mod.rs"]
 mod targets;
 
 /// The command's modules; the path is that of the directory.
-#[allow(dead_code)]
+#[allow(dead_code, unused_imports)]
 #[path = "../../src"]
 mod command {
     pub(crate) mod config;
