@@ -9,6 +9,8 @@
 //! line there and nothing else.
 
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod log;
 mod show;
 mod slot;

@@ -30,13 +30,22 @@ impl Admission {
         }
     }
 
-    /// Counts a connection in, whether or not it is let in; each is counted out once.
+    /// Counts a connection in, unless it is refused: those take up to two seconds to close, and a crowd of them must
+    /// not keep the places of those who left.
     ///
     /// # Errors
     /// Why it is refused.
     pub(super) fn enter(&self, ip: Option<IpAddr>) -> Result<(), String> {
         let total = self.total.fetch_add(1, Ordering::Relaxed);
         let here = ip.map_or(0, |ip| self.count(ip, |count| *count += 1));
+        let admitted = self.admit(ip, total, here);
+        if admitted.is_err() {
+            self.leave(ip);
+        }
+        admitted
+    }
+
+    fn admit(&self, ip: Option<IpAddr>, total: u32, here: u32) -> Result<(), String> {
         if total >= self.max {
             return Err(format!("{} connections are open (max_connections)", self.max));
         }
@@ -47,7 +56,7 @@ impl Admission {
         Ok(())
     }
 
-    /// Counts a connection out.
+    /// Counts out a connection that was counted in.
     pub(super) fn leave(&self, ip: Option<IpAddr>) {
         self.total.fetch_sub(1, Ordering::Relaxed);
         if let Some(ip) = ip {
@@ -95,8 +104,14 @@ mod tests {
         assert!(admission.enter(far).is_ok());
         assert!(admission.enter(far).is_ok());
         assert!(admission.enter(far).unwrap_err().contains("max_connections_per_ip"));
-        assert!(admission.enter(None).unwrap_err().contains("max_connections"));
-        for ip in [far, far, far, None] {
+        assert!(admission.enter(None).is_ok());
+        // however many are refused, one that leaves makes room
+        for _ in 0..10 {
+            assert!(admission.enter(None).unwrap_err().contains("max_connections"));
+        }
+        admission.leave(far);
+        assert!(admission.enter(far).is_ok());
+        for ip in [far, far, None] {
             admission.leave(ip);
         }
         assert!(admission.per_ip.lock().unwrap().is_empty());

@@ -6,11 +6,16 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockRef, Socket, Type};
+use tracing::{info, warn};
 
 use super::options::ListenAddr;
 use super::server::ServerError;
+
+/// Between two attempts to bind an address in use.
+const BETWEEN_BINDS: Duration = Duration::from_millis(10);
 
 /// A bound, listening socket.
 #[derive(Debug)]
@@ -31,6 +36,37 @@ impl Listener {
             ListenAddr::Unix(path) => bind_unix(path),
         };
         bound.map_err(|source| ServerError::Bind { addr: addr.to_string(), hint: hint(&source, addr, flag), source })
+    }
+
+    /// As [`Listener::bind`], but an address in use is tried again until then: a predecessor may just have ended. The
+    /// kernel dismantles the rings of a process that was killed, and with them its listeners, some moments after its end.
+    ///
+    /// # Errors
+    /// As [`Listener::bind`].
+    pub(super) fn bind_by(addr: &ListenAddr, flag: &str, until: Instant) -> Result<Listener, ServerError> {
+        let begin = Instant::now();
+        let mut told = false;
+        loop {
+            match Listener::bind(addr, flag) {
+                Err(ServerError::Bind { source, .. })
+                    if source.kind() == io::ErrorKind::AddrInUse && Instant::now() < until =>
+                {
+                    if !std::mem::replace(&mut told, true) {
+                        let left = until - begin;
+                        warn!(
+                            "{addr} is in use, by a predecessor that is ending? Trying for {left:.1?} (server.bind_timeout)"
+                        );
+                    }
+                    std::thread::sleep(BETWEEN_BINDS);
+                }
+                bound => {
+                    if told && bound.is_ok() {
+                        info!("{addr} was free after {:.1?}", begin.elapsed());
+                    }
+                    return bound;
+                }
+            }
+        }
     }
 
     /// Where it listens, with the port that was picked.

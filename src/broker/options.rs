@@ -26,6 +26,9 @@ use crate::base::limits::{Layout, Limits};
 pub struct ServerOptions {
     /// Where to accept connections. Default `127.0.0.1:9090`: nothing but this machine, until told otherwise.
     pub listen: Vec<ListenAddr>,
+    /// How long a listening address may be in use before that is an error. Default 3 s: the kernel lets go of the port of
+    /// a broker that was killed only when its rings are dismantled, some moments after its end. At most 1 min.
+    pub bind_timeout: Duration,
     /// Which cores run the broker. Default: what the affinity mask and the cgroup's quota allow.
     pub cores: Cores,
     /// Whether each thread is bound to its core. Default: yes.
@@ -62,6 +65,7 @@ impl Default for ServerOptions {
     fn default() -> ServerOptions {
         ServerOptions {
             listen: vec![ListenAddr::Tcp(SocketAddr::from(([127, 0, 0, 1], 9090)))],
+            bind_timeout: Duration::from_secs(3),
             cores: Cores::Auto,
             pin: true,
             io: Io::Auto,
@@ -109,10 +113,12 @@ impl ServerOptions {
             if ok { Ok(()) } else { Err(bad()) }
         };
         check(!self.listen.is_empty(), "server.listen", &"nothing", "at least one address")?;
+        let bind = self.bind_timeout <= Duration::from_secs(60);
+        check(bind, "server.bind_timeout", &format!("{:?}", self.bind_timeout), "at most 1m")?;
         let spin = self.spin <= Duration::from_secs(1);
         check(spin, "server.spin_us", &self.spin.as_micros(), "at most 1000000 (1 s)")?;
-        let ring = |n: usize| n.is_power_of_two() && (16..=MAX_RING).contains(&n);
-        let powers = "a power of two from 16 to 32768";
+        let ring = |n: usize| n.is_power_of_two() && (8..=MAX_RING).contains(&n);
+        let powers = "a power of two from 8 to 32768";
         check(ring(self.buffers), "io.buffers", &self.buffers, powers)?;
         check(ring(self.ring_entries as usize), "io.ring_entries", &self.ring_entries, powers)?;
         let size = (4096..=1 << 20).contains(&self.buffer_size) && self.buffer_size.is_multiple_of(64);
@@ -216,8 +222,9 @@ mod tests {
     #[test]
     fn each_bad_option_is_named() {
         type Change = fn(&mut ServerOptions);
-        let cases: [(&str, Change); 9] = [
+        let cases: [(&str, Change); 10] = [
             ("server.listen", |o| o.listen.clear()),
+            ("server.bind_timeout", |o| o.bind_timeout = Duration::from_secs(61)),
             ("server.spin_us", |o| o.spin = Duration::from_secs(2)),
             ("io.buffers", |o| o.buffers = 100),
             ("io.buffer_size", |o| o.buffer_size = 1000),

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use tracing::{error, info, warn};
 use uuid::Uuid;
@@ -125,7 +126,8 @@ impl Server {
         let plans = companion::plans(&options, own)?;
         let cpus = cpus::choose(&options.cores).map_err(ServerError::Cores)?;
         let options = machine::fit(options, cpus.len())?;
-        let bind = |addr| Listener::bind(addr, "--listen");
+        let until = Instant::now() + options.bind_timeout;
+        let bind = |addr| Listener::bind_by(addr, "--listen", until);
         let listeners = options.listen.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
         let files = Arc::new(SocketFiles::of(&listeners));
         let io = choose_io(&options)?;

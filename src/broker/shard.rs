@@ -27,6 +27,9 @@ use crate::reactor::{Event, Reactor, Receive, Sock, sys};
 
 /// A turn that begins so much later than it was due follows a pause of this process, not the silence of its peers.
 const PAUSE: Duration = Duration::from_millis(250);
+/// Connections whose waiting bytes a turn reads at the least, where each has some: a reactor takes in some 256
+/// completions, and the smallest number of receive buffers used in earnest is far above this.
+const READ_A_TURN: usize = 64;
 /// How often a core that sleeps with nothing due looks at the control word, should a wake-up ever fail.
 const IDLE: Duration = Duration::from_secs(1);
 /// How long before a full mesh ring is tried again.
@@ -92,8 +95,11 @@ pub(super) struct Shard<R: Reactor> {
     low: usize,
     obeyed: u8,
     now: Time,
-    /// The last turn began late: peers' silence is judged only after one that read what was waiting.
-    paused: bool,
+    /// The process was paused: so many turns more may pass before all that was waiting has been read, and peers' silence
+    /// is judged again.
+    catching_up: Option<usize>,
+    /// The last turn found something to do.
+    busy: bool,
     /// A send was begun whose end something waits for.
     awaits_sends: bool,
     said_drained: bool,
@@ -127,7 +133,8 @@ where
             low,
             obeyed: 0,
             now,
-            paused: false,
+            catching_up: None,
+            busy: false,
             awaits_sends: false,
             said_drained: false,
             strangers: 0,
@@ -147,9 +154,9 @@ where
             if let Some(outlet) = &mut self.outlet {
                 outlet.turn(&mut self.core);
             }
-            self.events();
+            self.busy = self.events() > 0;
             let more = self.mesh_in();
-            if !self.paused {
+            if self.catching_up.is_none() {
                 self.core.advance(self.now);
             }
             self.obey();
@@ -179,7 +186,7 @@ where
     fn timeout(&mut self) -> Duration {
         let now = sys::now();
         self.turns.ended(self.now, now);
-        if self.paused || self.awaits_sends || self.core.has_backlog() || self.desk().is_waiting() {
+        if self.catching_up.is_some() || self.awaits_sends || self.core.has_backlog() || self.desk().is_waiting() {
             return Duration::ZERO;
         }
         let due = self.core.next_deadline().map_or(IDLE, |at| (at - now).min(IDLE));
@@ -199,12 +206,20 @@ where
         self.reactor.wait(Some(timeout))?;
         self.mesh.awake();
         self.now = sys::now();
-        self.paused = !self.paused && self.now - before > timeout + PAUSE;
+        let late = self.now - before > timeout + PAUSE;
+        self.catching_up = match self.catching_up {
+            None => late.then(|| 1 + self.core.connections().0 / READ_A_TURN),
+            // nothing was waiting any more; or, on a core that is always busy, everybody has had a turn
+            Some(left) => (self.busy && left > 0).then(|| left - 1),
+        };
         Ok(())
     }
 
-    fn events(&mut self) {
+    /// Passes on what happened; says how much that was.
+    fn events(&mut self) -> usize {
+        let mut events = 0;
         while let Some(event) = self.reactor.next_event() {
+            events += 1;
             match event {
                 Event::Received { user, piece } => {
                     self.core.received(self.now, Key::unpack(user), piece, self.reactor.pool());
@@ -228,6 +243,7 @@ where
             }
             self.act();
         }
+        events
     }
 
     fn accepted(&mut self, fd: OwnedFd) {
@@ -235,11 +251,12 @@ where
         let admitted = self.admission.enter(peer.ip);
         let key = self.core.connected(self.now, peer.name);
         let sock = self.reactor.add(fd, key.pack());
-        self.ips.insert(sock.0, peer.ip);
         self.core.attach(key, sock.0);
         if let Err(why) = admitted {
-            self.core.refuse(key, Code::Overloaded, &why);
-        } else if self.admission.strangers() >= self.max_strangers {
+            return self.core.refuse(key, Code::Overloaded, &why);
+        }
+        self.ips.insert(sock.0, peer.ip);
+        if self.admission.strangers() >= self.max_strangers {
             self.core.refuse(key, Code::Overloaded, "too many connections without HELLO (max_unauthenticated)");
         }
     }

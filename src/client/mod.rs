@@ -65,6 +65,9 @@ pub use request::{Cancellation, Request, RequestReader};
 pub use response::{Response, ResponseReader};
 pub use sending::RequestBuilder;
 pub use serve::Outcome;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub use session::fuzzing::session as fuzz_session;
 
 pub use crate::base::ChannelId;
 pub use crate::protocol::{Code, Headers};

@@ -132,8 +132,13 @@ fn split(key: &Key, text: &str) -> Vec<String> {
 /// The assignments in a TOML file.
 pub(crate) fn file(path: &Path) -> Result<Vec<Assignment>, ConfigError> {
     let name = path.display().to_string();
-    let text = fs::read_to_string(path).map_err(|source| ConfigError::Read { path: name.clone(), source })?;
-    File { path: name, text: &text }.assignments()
+    let read = fs::read_to_string(path).map_err(|source| ConfigError::Read { path: name.clone(), source })?;
+    text(&name, &read)
+}
+
+/// The assignments in the text of a file called `name`.
+pub(crate) fn text(name: &str, text: &str) -> Result<Vec<Assignment>, ConfigError> {
+    File { path: name.to_owned(), text }.assignments()
 }
 
 /// A file being read.

@@ -23,6 +23,7 @@ const fn setting(section: &'static str, key: &'static str, slot: fn(&mut Config)
 /// The settings of plain sections, in the order they are shown.
 pub(crate) static SETTINGS: &[Setting] = &[
     setting("server", "listen", |c| Slot::Addrs(&mut c.server.listen)),
+    setting("server", "bind_timeout", |c| Slot::Time(&mut c.server.bind_timeout)),
     setting("server", "name", |c| Slot::Text(&mut c.server.name)),
     setting("server", "cores", |c| Slot::Cores(&mut c.server.cores)),
     setting("server", "pin", |c| Slot::Switch(&mut c.server.pin)),

@@ -4,6 +4,14 @@ use std::time::Duration;
 use super::table::{LISTS, SETTINGS};
 use super::*;
 
+#[path = "../../tests/fuzz/engine.rs"]
+mod engine;
+
+#[test]
+fn fuzz_config() {
+    engine::run("config", fuzzing::config);
+}
+
 /// A value of the right kind that is not the default, as text.
 fn other(name: &str) -> &'static str {
     match name {

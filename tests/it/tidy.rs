@@ -132,6 +132,19 @@ fn the_core_knows_no_clock_no_socket_and_no_chance() {
     }
 }
 
+/// A step of the time of day must not be felt, so nobody on a request's way may know it.
+#[test]
+fn the_time_of_day_is_not_asked_for() {
+    for room in ["src/base", "src/protocol", "src/broker", "src/reactor", "src/client"] {
+        for file in sources(room) {
+            let code = code(&file);
+            for word in ["SystemTime", "ClockId::Realtime", "Utc::now"] {
+                assert!(!code.contains(word), "{} uses {word}", file.display());
+            }
+        }
+    }
+}
+
 #[test]
 fn unsafe_stands_only_where_it_may() {
     let allowed = ["src/reactor", "loadgen/src/pump", "tests/alloc"];

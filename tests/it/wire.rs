@@ -61,12 +61,28 @@ impl Wire {
         let mut frame = Vec::new();
         hello.encode(&mut frame).unwrap();
         wire.write(&frame);
-        let (header, payload) = wire.read_raw().expect("WELCOME");
+        wire.finish_hello();
+        wire
+    }
+
+    /// Whether WELCOME comes next, and no ERROR.
+    #[allow(dead_code)]
+    pub fn is_welcomed(&mut self) -> bool {
+        let mut front = [0; 5];
+        let welcome = self.socket.peek(&mut front).is_ok_and(|n| n == 5 && front[4] == FrameType::Welcome as u8);
+        if welcome {
+            self.finish_hello();
+        }
+        welcome
+    }
+
+    /// Reads WELCOME.
+    pub fn finish_hello(&mut self) {
+        let (header, payload) = self.read_raw().expect("WELCOME");
         assert_eq!(header.frame_type(), Some(FrameType::Welcome), "{header:?} {}", String::from_utf8_lossy(&payload));
         let welcome = Welcome::decode(&payload).unwrap();
-        wire.window = welcome.window;
-        wire.welcome = Some(welcome);
-        wire
+        self.window = welcome.window;
+        self.welcome = Some(welcome);
     }
 
     pub fn consumer(addr: SocketAddr, channel: &str) -> Wire {
@@ -75,6 +91,27 @@ impl Wire {
 
     pub fn provider(addr: SocketAddr, channel: &str, max_concurrent: u32) -> Wire {
         Wire::open(addr, &hello(Role::Provider, channel, max_concurrent))
+    }
+
+    /// Waits for frames as long as it takes.
+    #[allow(dead_code)] // of one of the test binaries that share this
+    pub fn patient(self) -> Wire {
+        self.socket.set_read_timeout(None).unwrap();
+        self
+    }
+
+    /// One more descriptor of the socket.
+    #[allow(dead_code)]
+    pub fn socket(&self) -> TcpStream {
+        self.socket.try_clone().unwrap()
+    }
+
+    /// As [`Wire::send`], to a broker that may have closed.
+    #[allow(dead_code)]
+    pub fn try_send(&mut self, header: Header, payload: &[u8]) {
+        let mut frame = header.length(payload.len() as u32).encode().to_vec();
+        frame.extend_from_slice(payload);
+        self.try_write(&frame);
     }
 
     /// Body bytes the broker takes on a new stream.
