@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::core::{ChannelSnapshot, ConnSnapshot, Core, Figures, Meter, Page};
 use super::options::{Io, ListenAddr, ServerOptions};
 use super::server::Stopper;
+use super::shard::TlsFigures;
 use crate::base::{Histogram, Time};
 
 /// Questions that may wait for one core: an asker that does not wait for answers is its own fault.
@@ -86,6 +87,7 @@ pub struct View<'a> {
     pub(super) turns: &'a Turns,
     /// Receive buffers: how many, and how many are free.
     pub(super) buffers: (usize, usize),
+    pub(super) tls: TlsFigures,
 }
 
 /// What a shard measures of its turns.
@@ -120,6 +122,8 @@ pub struct ShardFigures {
     pub buffers: usize,
     /// Of them, those that nobody leases.
     pub buffers_free: usize,
+    /// TLS handshakes and sessions.
+    pub tls: TlsFigures,
 }
 
 impl View<'_> {
@@ -132,6 +136,7 @@ impl View<'_> {
             thread: self.turns.thread,
             buffers: self.buffers.0,
             buffers_free: self.buffers.1,
+            tls: self.tls,
         }
     }
 
@@ -272,7 +277,7 @@ mod tests {
     #[test]
     fn a_turn_answers_one_question_and_an_ended_core_none() {
         let (core, turns, desk) = (core(), Turns::new(), Desk::new());
-        let view = View { core: &core, turns: &turns, buffers: (64, 60) };
+        let view = View { core: &core, turns: &turns, buffers: (64, 60), tls: TlsFigures::default() };
         let (answer, answered) = mpsc::channel();
         for n in 0..3 {
             let answer = answer.clone();

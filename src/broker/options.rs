@@ -11,6 +11,7 @@ pub use values::{BadValue, Cores, Io, ListenAddr};
 use super::core::Meter;
 use crate::base::ChannelId;
 use crate::base::limits::{Layout, Limits};
+use crate::tls::{self, TlsOptions};
 
 /// How a broker runs. Made with struct update syntax from the defaults:
 ///
@@ -24,6 +25,8 @@ use crate::base::limits::{Layout, Limits};
 pub struct ServerOptions {
     /// Where to accept connections. Default `127.0.0.1:9090`: nothing but this machine, until told otherwise.
     pub listen: Vec<ListenAddr>,
+    /// Certificate and key of the `tls://` addresses. Default: none.
+    pub tls: TlsOptions,
     /// Which cores run the broker. Default: what the affinity mask and the cgroup's quota allow.
     pub cores: Cores,
     /// Whether each thread is bound to its core. Default: yes.
@@ -54,6 +57,7 @@ impl Default for ServerOptions {
     fn default() -> ServerOptions {
         ServerOptions {
             listen: vec![ListenAddr::Tcp(SocketAddr::from(([127, 0, 0, 1], 9090)))],
+            tls: TlsOptions::default(),
             cores: Cores::Auto,
             pin: true,
             io: Io::Auto,
@@ -98,6 +102,12 @@ impl ServerOptions {
             if ok { Ok(()) } else { Err(bad()) }
         };
         check(!self.listen.is_empty(), "server.listen", &"nothing", "at least one address")?;
+        let (tls, is_tls) = (&self.tls, self.listen.iter().find(|addr| addr.is_tls()));
+        if let Some(addr) = is_tls {
+            check(tls.is_set(), "server.listen", addr, "tls.cert and tls.key for it, each the path of a PEM file")?;
+        }
+        let pair = tls.cert.is_some() == tls.key.is_some();
+        check(pair, "tls.key", &"one without the other", "tls.cert and tls.key, or neither")?;
         let spin = self.spin <= Duration::from_secs(1);
         check(spin, "server.spin_us", &self.spin.as_micros(), "at most 1000000 (1 s)")?;
         let ring = |n: usize| n.is_power_of_two() && (16..=MAX_RING).contains(&n);
@@ -121,6 +131,12 @@ impl ServerOptions {
         Ok(())
     }
 
+    /// Whether it listens with TLS anywhere.
+    #[must_use]
+    pub fn has_tls(&self) -> bool {
+        self.listen.iter().any(ListenAddr::is_tls)
+    }
+
     /// How this is laid out on so many cores, for [`Limits::worst_case`].
     #[must_use]
     pub fn layout(&self, cores: usize) -> Layout {
@@ -128,6 +144,8 @@ impl ServerOptions {
             cores,
             receive_pool: self.buffers.saturating_mul(self.buffer_size),
             histograms: (self.telemetry_channels + 1).saturating_mul(Meter::SIZE),
+            tls_connection: if self.has_tls() { tls::SESSION + tls::MAX_RECORD } else { 0 },
+            tls_handshake: if self.has_tls() { tls::MAX_HANDSHAKE } else { 0 },
         }
     }
 }
@@ -187,8 +205,10 @@ mod tests {
     #[test]
     fn each_bad_option_is_named() {
         type Change = fn(&mut ServerOptions);
-        let cases: [(&str, Change); 9] = [
+        let cases: [(&str, Change); 11] = [
             ("server.listen", |o| o.listen.clear()),
+            ("server.listen", |o| o.listen.push("tls://127.0.0.1:0".parse().unwrap())),
+            ("tls.key", |o| o.tls.cert = Some("cert.pem".into())),
             ("server.spin_us", |o| o.spin = Duration::from_secs(2)),
             ("io.buffers", |o| o.buffers = 100),
             ("io.buffer_size", |o| o.buffer_size = 1000),

@@ -19,6 +19,7 @@ use super::mesh::Mesh;
 use super::options::{Io, ListenAddr, ServerOptions};
 use super::shard::{Control, PoolSize, Shard};
 use crate::reactor::{self, Epoll, Reactor, Uring, Waker};
+use crate::tls::{ALPN, Acceptor, TlsError};
 
 /// Why a broker did not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +46,9 @@ pub enum ServerError {
     /// The worst case is more memory than there is.
     #[error("{0}")]
     Memory(String),
+    /// Certificates or keys that can't be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// No reactor could be made.
     #[error(transparent)]
     Reactor(#[from] reactor::SetupError),
@@ -72,6 +76,7 @@ pub struct Server {
     stopper: Stopper,
     threads: Vec<JoinHandle<Result<(), ServerError>>>,
     inspector: Inspector,
+    tls: Option<Acceptor>,
 }
 
 impl Server {
@@ -96,6 +101,7 @@ impl Server {
     pub fn start(options: ServerOptions) -> Result<Server, ServerError> {
         options.validate()?;
         let cpus = cpus::choose(&options.cores).map_err(ServerError::Cores)?;
+        let tls = options.has_tls().then(|| Acceptor::new(&options.tls, &[ALPN])).transpose()?;
         let options = machine::fit(options, cpus.len())?;
         let bind = |addr| Listener::bind(addr, "--listen");
         let listeners = options.listen.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
@@ -104,25 +110,21 @@ impl Server {
         let control = Arc::new(Control::default());
         let desks: Arc<[Desk]> = cpus.iter().map(|_| Desk::new()).collect();
         // each core accepts on a descriptor of its own; these ones go now, so that a drain closes the last
-        let (wakers, threads) = spawn(&options, io, &cpus, &listeners, &control, &desks)?;
+        let (wakers, threads) = spawn(&options, io, &cpus, &listeners, tls.as_ref(), &control, &desks)?;
         let addrs: Vec<_> = listeners.into_iter().map(|listener| listener.addr).collect();
         info!(name = options.name, cores = cpus.len(), ?io, "started");
         let stopper = Stopper { control, wakers, files };
         let inspector = Inspector::new(desks, stopper.clone(), options, &addrs, io, &cpus);
-        Ok(Server { addrs, stopper, threads, inspector })
+        Ok(Server { addrs, stopper, threads, inspector, tls })
     }
 
-    /// The first TCP address it listens on, with the port that was picked.
+    /// The first TCP address it listens on, with TLS or without, with the port that was picked.
     ///
     /// # Panics
     /// If it listens on Unix sockets only.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
-        let tcp = self.addrs.iter().find_map(|addr| match addr {
-            ListenAddr::Tcp(tcp) => Some(*tcp),
-            ListenAddr::Unix(_) => None,
-        });
-        tcp.expect("the broker listens on TCP")
+        self.addrs.iter().find_map(ListenAddr::socket_addr).expect("the broker listens on TCP")
     }
 
     /// All addresses it listens on, as bound.
@@ -163,6 +165,22 @@ impl Server {
     pub fn stop(self) -> Result<(), ServerError> {
         self.drain();
         self.join()
+    }
+
+    /// Reads certificate, key and client CAs again: handshakes that begin from now on use them, connections that are
+    /// open go on as they are. Without a TLS listener it does nothing.
+    ///
+    /// # Errors
+    /// [`TlsError`], with the file and what to do; then the old ones stay in use.
+    pub fn reload_tls(&self) -> Result<(), TlsError> {
+        self.tls.as_ref().map_or(Ok(()), Acceptor::reload)
+    }
+
+    /// What its TLS listeners accept with, where there are any: to be [reloaded](Acceptor::reload) from elsewhere, such
+    /// as a signal handler's thread.
+    #[must_use]
+    pub fn tls(&self) -> Option<Acceptor> {
+        self.tls.clone()
     }
 
     /// A handle that ends the broker from elsewhere, such as a signal handler's thread.
@@ -258,6 +276,7 @@ fn spawn(
     io: Io,
     cpus: &[usize],
     listeners: &[Listener],
+    tls: Option<&Acceptor>,
     control: &Arc<Control>,
     desks: &Arc<[Desk]>,
 ) -> Result<Threads, ServerError> {
@@ -291,6 +310,7 @@ fn spawn(
             },
             cpu: options.pin.then_some(cpus[core]),
             listeners: listeners.iter().map(Listener::duplicate).collect::<Result<_, _>>().map_err(at(core))?,
+            tls: (tls.cloned(), listeners.iter().map(|listener| listener.addr.is_tls()).collect()),
             mesh,
             control: Arc::clone(control),
             admission: Arc::clone(&admission),
@@ -342,6 +362,8 @@ struct Start {
     reactor: reactor::Options,
     cpu: Option<usize>,
     listeners: Vec<std::os::fd::OwnedFd>,
+    /// What TLS connections are accepted with, and which listeners are for them.
+    tls: (Option<Acceptor>, Vec<bool>),
     mesh: Mesh,
     control: Arc<Control>,
     admission: Arc<Admission>,
@@ -382,7 +404,8 @@ impl Start {
         self.mesh.set_wakers(&wakers);
         let control = Arc::clone(&self.control);
         let desks = Arc::clone(&self.desks);
-        let mut shard = Shard::new(reactor, self.core_options, self.mesh, self.control, self.admission, self.desks);
+        let (options, tls) = (self.core_options, self.tls);
+        let mut shard = Shard::new(reactor, options, self.mesh, self.control, self.admission, self.desks, tls);
         let listening = self.listeners.into_iter().enumerate();
         let mut tagged = listening.map(|(tag, listener)| (tag as u32, listener));
         let ended = tagged.try_for_each(|(tag, listener)| shard.listen(listener, tag)).and_then(|()| shard.run());

@@ -5,6 +5,8 @@
 //!    ▲──────────────────────────────────────────────────────────────────────────────────────┘
 //! ```
 
+mod tls;
+
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
@@ -22,6 +24,11 @@ use super::mesh::{Item, Mesh};
 use crate::base::{Key, Leases, Piece, Time};
 use crate::protocol::Code;
 use crate::reactor::{Event, Reactor, Receive, Sock, sys};
+use crate::tls::Acceptor;
+
+use self::tls::{Secure, TLS};
+
+pub use self::tls::TlsFigures;
 
 /// A turn that begins so much later than it was due follows a pause of this process, not the silence of its peers.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -69,6 +76,8 @@ pub(super) struct Shard<R: Reactor> {
     admission: Arc<Admission>,
     desks: Arc<[Desk]>,
     turns: Turns,
+    /// The connections with TLS.
+    secure: Secure,
     max_strangers: u32,
     /// Addresses of the connections here, where they are counted.
     ips: HashMap<u64, Option<IpAddr>>,
@@ -96,6 +105,7 @@ where
         control: Arc<Control>,
         admission: Arc<Admission>,
         desks: Arc<[Desk]>,
+        tls: (Option<Acceptor>, Vec<bool>),
     ) -> Shard<R> {
         let now = sys::now();
         let max_strangers = options.limits.max_unauthenticated;
@@ -110,6 +120,7 @@ where
             admission,
             desks,
             turns: Turns::new(),
+            secure: Secure::new(tls.0, tls.1),
             max_strangers,
             ips,
             low,
@@ -133,6 +144,7 @@ where
             let timeout = self.timeout();
             self.wait(timeout)?;
             self.events();
+            self.tls_handshakes();
             let more = self.mesh_in();
             if !self.paused {
                 self.core.advance(self.now);
@@ -164,7 +176,8 @@ where
     fn timeout(&mut self) -> Duration {
         let now = sys::now();
         self.turns.ended(self.now, now);
-        if self.paused || self.awaits_sends || self.core.has_backlog() || self.desk().is_waiting() {
+        let busy = self.core.has_backlog() || self.secure.is_busy();
+        if self.paused || self.awaits_sends || busy || self.desk().is_waiting() {
             return Duration::ZERO;
         }
         let due = self.core.next_deadline().map_or(IDLE, |at| (at - now).min(IDLE));
@@ -188,20 +201,30 @@ where
         while let Some(event) = self.reactor.next_event() {
             match event {
                 Event::Received { user, piece } => {
-                    self.core.received(self.now, Key::unpack(user), piece, self.reactor.pool());
+                    if user & TLS == 0 {
+                        self.core.received(self.now, Key::unpack(user), piece, self.reactor.pool());
+                    } else {
+                        self.tls_received(user, piece);
+                    }
                     self.reactor.pool().release(piece);
                 }
+                Event::Sent { user, batch, error } if user & TLS != 0 => self.tls_sent(user, batch, error),
                 Event::Sent { user, batch, error } => {
                     self.core.sent(self.now, Key::unpack(user), batch, error.is_some());
                 }
+                Event::Writable { user } if user & TLS != 0 => self.tls_writable(user),
                 Event::Writable { user } => self.core.writable(self.now, Key::unpack(user)),
                 Event::ReceiveEnded { user, error } => {
                     if let Some(error) = error {
                         debug!(%error, "a connection failed");
                     }
-                    self.core.lost(self.now, Key::unpack(user));
+                    if user & TLS == 0 {
+                        self.core.lost(self.now, Key::unpack(user));
+                    } else {
+                        self.tls_ended(user);
+                    }
                 }
-                Event::Accepted { listener: _, fd } => self.accepted(fd),
+                Event::Accepted { listener, fd } => self.accepted(listener, fd),
                 Event::AcceptFailed { listener, error } => {
                     warn!(listener, %error, "accepting pauses: raise the limit on open files (ulimit -n, LimitNOFILE=)");
                 }
@@ -211,13 +234,14 @@ where
         }
     }
 
-    fn accepted(&mut self, fd: OwnedFd) {
+    fn accepted(&mut self, listener: u32, fd: OwnedFd) {
         let peer = Peer::of(&fd);
         let admitted = self.admission.enter(peer.ip);
         let key = self.core.connected(self.now, peer.name);
-        let sock = self.reactor.add(fd, key.pack());
-        self.ips.insert(sock.0, peer.ip);
-        self.core.attach(key, sock.0);
+        let tls = self.tls_session(listener);
+        let handle = self.secure.take_in(&mut self.reactor, fd, key, tls);
+        self.ips.insert(handle, peer.ip);
+        self.core.attach(key, handle);
         if let Err(why) = admitted {
             self.core.refuse(key, Code::Overloaded, &why);
         } else if self.admission.strangers() >= self.max_strangers {
@@ -227,6 +251,7 @@ where
 
     fn mesh_in(&mut self) -> bool {
         let (core, reactor, ips, now) = (&mut self.core, &mut self.reactor, &mut self.ips, self.now);
+        let secure = &mut self.secure;
         let more = self.mesh.drain(|from, item, homeward| match item {
             Item::Frames { kind, batch } => {
                 batch.for_each_unsent(&NoPool, |bytes| core.link_received(now, from, kind, bytes));
@@ -235,11 +260,11 @@ where
                 }
             }
             Item::Spent(batch) => core.recycle(batch),
-            Item::Conn { fd, ip, moved } => {
+            Item::Conn { fd, ip, moved, tls } => {
                 let key = core.moved_in(now, &moved);
-                let sock = reactor.add(fd, key.pack());
-                ips.insert(sock.0, ip);
-                core.attach_moved(now, key, sock.0, &moved);
+                let handle = secure.take_in(reactor, fd, key, tls);
+                ips.insert(handle, ip);
+                core.attach_moved(now, key, handle, &moved);
             }
         });
         self.act();
@@ -265,6 +290,10 @@ where
     fn act(&mut self) {
         while let Some(action) = self.core.next_action() {
             match action {
+                Action::Receive(handle) if handle & TLS != 0 => self.tls_receive(handle, Receive::Stream),
+                Action::ReceiveOnce(handle) if handle & TLS != 0 => self.tls_receive(handle, Receive::Once),
+                Action::NotifyWritable(handle) if handle & TLS != 0 => self.tls_notify_writable(handle),
+                Action::ShutdownWrite(handle) if handle & TLS != 0 => self.tls_shutdown_write(handle),
                 Action::Receive(handle) => self.reactor.receive(Sock(handle), Receive::Stream),
                 Action::ReceiveOnce(handle) => self.reactor.receive(Sock(handle), Receive::Once),
                 Action::NotifyWritable(handle) => self.reactor.notify_writable(Sock(handle)),
@@ -273,8 +302,13 @@ where
                     if let Some(ip) = self.ips.remove(&handle) {
                         self.admission.leave(ip);
                     }
-                    self.reactor.close(Sock(handle), abort);
+                    if handle & TLS == 0 {
+                        self.reactor.close(Sock(handle), abort);
+                    } else {
+                        self.tls_close(handle, abort);
+                    }
                 }
+                Action::Move { handle, core, moved } if handle & TLS != 0 => self.tls_move_out(handle, core, moved),
                 Action::Move { handle, core, moved } => self.move_out(handle, core, moved),
                 Action::ReportShed { id, channel, bytes } => {
                     let request = uuid::Uuid::from_bytes(id);
@@ -287,7 +321,7 @@ where
     fn move_out(&mut self, handle: u64, core: u16, moved: Moved) {
         let ip = self.ips.remove(&handle).flatten();
         match self.reactor.detach(Sock(handle)) {
-            Some(fd) => self.mesh.send(core, Item::Conn { fd, ip, moved }),
+            Some(fd) => self.mesh.send(core, Item::Conn { fd, ip, moved, tls: None }),
             // nothing is in flight between two single receives: this is a fault, and must not leak the connection
             None => {
                 warn!("a connection could not be moved to core {core}; it is closed");
@@ -301,10 +335,12 @@ where
         self.act();
         while let Some(output) = self.core.next_output(self.reactor.pool()) {
             match output {
+                Output::Socket { handle, batch } if handle & TLS != 0 => self.tls_output(handle, batch),
                 Output::Socket { handle, batch } => self.reactor.send(Sock(handle), batch),
                 Output::Link { core, kind, batch } => self.mesh.send(core, Item::Frames { kind, batch }),
             }
         }
+        self.tls_flush();
         let (core, now) = (&mut self.core, self.now);
         self.mesh.flush(&mut self.reactor, |to, kind| core.link_sent(now, to, kind));
         self.act();
@@ -315,7 +351,7 @@ where
         self.admission.count_strangers(self.strangers, strangers);
         self.strangers = strangers;
         let pool = self.reactor.pool();
-        self.awaits_sends = self.core.end_turn(pool.free() < self.low, pool);
+        self.awaits_sends = self.core.end_turn(pool.free() < self.low, pool) | self.secure.take_awaits();
     }
 
     fn desk(&self) -> &Desk {
@@ -326,7 +362,8 @@ where
     fn answer(&self) {
         if self.desk().is_waiting() {
             let pool = self.reactor.pool();
-            let view = View { core: &self.core, turns: &self.turns, buffers: (pool.capacity(), pool.free()) };
+            let tls = self.secure.figures();
+            let view = View { core: &self.core, turns: &self.turns, buffers: (pool.capacity(), pool.free()), tls };
             self.desk().answer(&view);
         }
     }

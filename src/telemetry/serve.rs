@@ -36,7 +36,7 @@ impl Sockets {
     pub(super) fn new(listener: Listener) -> io::Result<Sockets> {
         let fd = listener.duplicate()?;
         Ok(match listener.addr() {
-            ListenAddr::Tcp(_) => Sockets::Tcp(fd.into()),
+            ListenAddr::Tcp(_) | ListenAddr::Tls(_) => Sockets::Tcp(fd.into()),
             ListenAddr::Unix(_) => Sockets::Unix(fd.into()),
         })
     }
