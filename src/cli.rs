@@ -9,7 +9,7 @@
 //! | `top`, `lists`, `drain`, `check` | a running broker, by its admin endpoint |
 //! | `shell` | completions, the manual page |
 //! | `demo` | all of it at once, measured |
-//! | `admin`, `client`, `input`, `signals`, `exit`, `text` | what several of them need |
+//! | `admin`, `client`, `tls`, `input`, `signals`, `exit`, `text` | what several of them need |
 
 mod admin;
 mod check;
@@ -28,6 +28,7 @@ mod serve;
 mod shell;
 mod signals;
 mod text;
+mod tls;
 mod top;
 
 use std::io::{IsTerminal, Write};

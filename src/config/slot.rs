@@ -1,6 +1,7 @@
 //! The place a setting lives in, by the kind of its value: how it is read from text and shown in TOML.
 
 use std::fmt::Display;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -25,6 +26,7 @@ pub(crate) enum Slot<'a> {
     Text(&'a mut String),
     Addrs(&'a mut Vec<ListenAddr>),
     MaybeAddr(&'a mut Option<ListenAddr>),
+    MaybePath(&'a mut Option<PathBuf>),
     Cores(&'a mut Cores),
     Io(&'a mut Io),
 }
@@ -64,6 +66,7 @@ impl Slot<'_> {
             Slot::Addrs(_) => unreachable!("set above"),
             Slot::MaybeAddr(addr) if text == "off" => **addr = None,
             Slot::MaybeAddr(addr) => **addr = Some(text.parse().map_err(|bad| format!("off, or {}", expected(bad)))?),
+            Slot::MaybePath(path) => **path = (!text.is_empty()).then(|| text.into()),
             Slot::Cores(cores) => **cores = text.parse().map_err(expected)?,
             Slot::Io(io) => **io = text.parse().map_err(expected)?,
         }
@@ -88,6 +91,7 @@ impl Slot<'_> {
             Slot::Text(text) => quoted(text),
             Slot::Addrs(addrs) => format!("[{}]", addrs.iter().map(quoted).collect::<Vec<_>>().join(", ")),
             Slot::MaybeAddr(addr) => addr.as_ref().map_or_else(|| quoted("off"), quoted),
+            Slot::MaybePath(path) => quoted(path.as_ref()?.display()),
             Slot::Cores(Cores::Count(n)) => n.to_string(),
             Slot::Cores(cores) => quoted(cores),
             Slot::Io(io) => quoted(io),

@@ -12,10 +12,10 @@ use super::{Assignment, ConfigError, Key, Origin};
 /// What every variable of ours begins with.
 const PREFIX: &str = "CORELAY_";
 
-/// Variables that begin so and are no settings: clap's own, those `corelay reply --exec` gives to commands, and those
+/// Variables that begin so and are no settings: clap's own (`CLIENT_` are the client commands'), those `corelay reply --exec` gives to commands, and those
 /// Kubernetes makes for a service called `corelay`, and those that steer this project's tests.
 const NO_SETTINGS: [&str; 7] = ["LOG", "CONFIG", "SERVER", "ADMIN", "REQUEST_ID", "CHANNEL", "PORT"];
-const NO_SETTINGS_PREFIXES: [&str; 5] = ["HEADER_", "SERVICE_", "PORT_", "SIM_", "TEST_"];
+const NO_SETTINGS_PREFIXES: [&str; 6] = ["CLIENT_", "HEADER_", "SERVICE_", "PORT_", "SIM_", "TEST_"];
 
 /// The variable that sets `key`.
 pub(crate) fn variable(key: &Key) -> String {

@@ -34,15 +34,14 @@ pub struct Acceptor {
 }
 
 struct Shared {
-    options: TlsOptions,
     alpn: Vec<Vec<u8>>,
     // read once a handshake, never on a request's way
-    config: RwLock<Arc<ServerConfig>>,
+    now: RwLock<(TlsOptions, Arc<ServerConfig>)>,
 }
 
 impl fmt::Debug for Acceptor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Acceptor").field("options", &self.shared.options).finish_non_exhaustive()
+        f.debug_struct("Acceptor").field("options", &self.options()).finish_non_exhaustive()
     }
 }
 
@@ -53,8 +52,8 @@ impl Acceptor {
     /// [`TlsError`], with the file and what to do.
     pub fn new(options: &TlsOptions, alpn: &[&[u8]]) -> Result<Acceptor, TlsError> {
         let alpn: Vec<Vec<u8>> = alpn.iter().map(|name| name.to_vec()).collect();
-        let config = RwLock::new(Arc::new(load(options, &alpn)?));
-        Ok(Acceptor { shared: Arc::new(Shared { options: options.clone(), alpn, config }) })
+        let config = Arc::new(load(options, &alpn)?);
+        Ok(Acceptor { shared: Arc::new(Shared { alpn, now: RwLock::new((options.clone(), config)) }) })
     }
 
     /// Reads the same files again. Handshakes that begin from now on use what is in them; sessions go on as they are.
@@ -63,21 +62,29 @@ impl Acceptor {
     /// # Errors
     /// [`TlsError`]; then all stays as it was.
     pub fn reload(&self) -> Result<(), TlsError> {
-        let config = Arc::new(load(&self.shared.options, &self.shared.alpn)?);
-        *self.shared.config.write().unwrap_or_else(PoisonError::into_inner) = config;
+        self.reload_from(&self.options())
+    }
+
+    /// As [`Acceptor::reload`], from other files.
+    ///
+    /// # Errors
+    /// [`TlsError`]; then all stays as it was.
+    pub fn reload_from(&self, options: &TlsOptions) -> Result<(), TlsError> {
+        let config = Arc::new(load(options, &self.shared.alpn)?);
+        *self.shared.now.write().unwrap_or_else(PoisonError::into_inner) = (options.clone(), config);
         Ok(())
     }
 
     /// The files it reads.
     #[must_use]
-    pub fn options(&self) -> &TlsOptions {
-        &self.shared.options
+    pub fn options(&self) -> TlsOptions {
+        self.shared.now.read().unwrap_or_else(PoisonError::into_inner).0.clone()
     }
 
     /// What a handshake that begins now goes by.
     #[must_use]
     pub fn config(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.shared.config.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.shared.now.read().unwrap_or_else(PoisonError::into_inner).1)
     }
 }
 

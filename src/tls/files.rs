@@ -94,10 +94,9 @@ pub fn key(path: &Path) -> Result<PrivateKeyDer<'static>, FileError> {
 pub fn roots(path: &Path) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     for certificate in all_certificates(path, "CA certificate")? {
-        roots.add(certificate).map_err(|source| TlsError::Refused {
-            what: format!("a CA certificate in {}", path.display()),
-            source,
-        })?;
+        roots
+            .add(certificate)
+            .map_err(|source| TlsError::Refused { what: format!("a CA certificate in {}", path.display()), source })?;
     }
     Ok(roots)
 }

@@ -31,8 +31,8 @@ mod identity;
 mod options;
 #[cfg(feature = "server")]
 mod session;
-
-
+#[cfg(all(test, feature = "server", feature = "client"))]
+mod tests;
 
 #[cfg(feature = "server")]
 pub use self::acceptor::Acceptor;

@@ -111,6 +111,8 @@ pub struct Session {
     open: bool,
     heard_close: bool,
     said_close: bool,
+    /// What ended it.
+    fault: Option<Fault>,
 }
 
 impl fmt::Debug for Session {
@@ -142,6 +144,7 @@ impl Session {
             open: false,
             heard_close: false,
             said_close: false,
+            fault: None,
         })
     }
 
@@ -176,6 +179,9 @@ impl Session {
     /// # Errors
     /// [`Fault`]: nothing more can be received. What `each` was shown before is genuine.
     pub fn receive(&mut self, bytes: &[u8], bench: &mut Bench, mut each: impl FnMut(News<'_>)) -> Result<(), Fault> {
+        if let Some(fault) = &self.fault {
+            return Err(fault.clone());
+        }
         let mut input = std::mem::take(&mut bench.input);
         input.clear();
         input.extend_from_slice(&self.partial);
@@ -188,6 +194,7 @@ impl Session {
             self.partial.extend_from_slice(rest);
         }
         bench.input = input;
+        self.fault = result.as_ref().err().cloned();
         result
     }
 

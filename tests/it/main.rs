@@ -15,9 +15,11 @@ mod failure;
 mod fallback;
 #[cfg(feature = "toolkit")]
 mod message_broker;
+mod pki;
 #[cfg(feature = "toolkit")]
 mod servers;
 mod serving;
 mod syscalls;
 mod tidy;
+mod tls;
 mod wire;

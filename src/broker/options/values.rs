@@ -204,7 +204,21 @@ mod tests {
         assert_eq!("localhost:7".parse(), Ok(ListenAddr::Tcp(SocketAddr::from(([127, 0, 0, 1], 7)))));
         assert_eq!("tls://localhost:7".parse(), Ok(ListenAddr::Tls(SocketAddr::from(([127, 0, 0, 1], 7)))));
         let long = format!("unix:/{}", "x".repeat(107));
-        for bad in ["tls://", "tls://:1", "tls:127.0.0.1:1", "https://a:1", "unix://", "", "9090", ":9090", "127.0.0.1", "127.0.0.1:70000", "unix:", "no-such-host.invalid:1", &long] {
+        for bad in [
+            "tls://",
+            "tls://:1",
+            "tls:127.0.0.1:1",
+            "https://a:1",
+            "unix://",
+            "",
+            "9090",
+            ":9090",
+            "127.0.0.1",
+            "127.0.0.1:70000",
+            "unix:",
+            "no-such-host.invalid:1",
+            &long,
+        ] {
             assert_eq!(bad.parse::<ListenAddr>().unwrap_err().given, bad);
         }
     }
