@@ -15,9 +15,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("src/toolkit/testing", &[]),
     ("src/toolkit/connection_pool", &[]),
     ("src/toolkit/message_broker", &["client"]),
+    ("src/forward", &["base", "protocol", "toolkit"]),
     ("src/reactor", &["base"]),
     ("src/tls", &["base"]),
-    ("src/broker", &["base", "protocol", "reactor", "tls"]),
+    ("src/broker", &["base", "protocol", "reactor", "forward", "tls"]),
     ("src/telemetry", &["base", "protocol", "broker", "tls"]),
     ("src/config", &["base", "broker", "telemetry"]),
 ];
