@@ -10,7 +10,7 @@
 //! | `shell` | completions, the manual page |
 //! | `demo` | all of it at once, measured |
 //! | `notify`, `spans` | what systemd is told; where spans go |
-//! | `admin`, `client`, `input`, `signals`, `exit`, `text` | what several of them need |
+//! | `admin`, `client`, `tls`, `input`, `signals`, `exit`, `text` | what several of them need |
 
 mod admin;
 mod check;
@@ -32,6 +32,7 @@ mod shell;
 mod signals;
 mod spans;
 mod text;
+mod tls;
 mod top;
 
 use std::io::Write;

@@ -23,6 +23,7 @@ use std::path::PathBuf;
 
 use corelay::broker::{BadOption, ServerOptions};
 use corelay::telemetry::AdminOptions;
+use corelay::tls::TlsOptions;
 
 pub(crate) use error::{ConfigError, Origin};
 pub(crate) use log::{LogFormat, LogOptions, parse_filter};
@@ -39,6 +40,19 @@ pub(crate) struct Config {
     pub(crate) log: LogOptions,
     /// Where traces are exported to: a collector's `http://host:port`.
     pub(crate) otlp: Option<String>,
+}
+
+impl Config {
+    /// The admin endpoint's options as they hold: without a certificate of its own it uses the broker's, and asks for
+    /// the same ones.
+    pub(crate) fn admin(&self) -> AdminOptions {
+        let mut admin = self.admin.clone();
+        if admin.tls.cert.is_none() && admin.tls.key.is_none() {
+            let client_ca = admin.tls.client_ca.take().or_else(|| self.server.tls.client_ca.clone());
+            admin.tls = TlsOptions { client_ca, ..self.server.tls.clone() };
+        }
+        admin
+    }
 }
 
 /// A setting's name: `section.key`, or `list.entry.key` for one of a list.
@@ -137,7 +151,7 @@ impl Loaded {
             value: bad.value,
             expected: bad.expected,
         };
-        self.config.server.validate().and_then(|()| self.config.admin.validate()).map_err(told)
+        self.config.server.validate().and_then(|()| self.config.admin().validate()).map_err(told)
     }
 
     /// The whole configuration in TOML, with where each setting that isn't at its default comes from.

@@ -11,6 +11,7 @@
 //! | `forward` | the producer pool: messages to outside systems | `forward`, with `server` |
 //! | `toolkit` | worker pool, event processor, connection pool, message broker interface | `toolkit`; of it `worker_pool` in `client` too |
 //! | `telemetry` | the admin endpoint: health, metrics, a dashboard | `telemetry` |
+//! | `tls` | TLS between reactor and broker core; what the client library's TLS shares with it | `server`, `tls` |
 //! | `broker`, `Server` | the broker, embedded or run by `corelay serve` | `server` |
 
 pub mod base;
@@ -26,6 +27,8 @@ pub mod forward;
 pub mod reactor;
 #[cfg(feature = "telemetry")]
 pub mod telemetry;
+#[cfg(any(feature = "server", feature = "tls"))]
+pub mod tls;
 #[cfg(any(feature = "client", feature = "toolkit"))]
 pub mod toolkit;
 

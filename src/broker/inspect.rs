@@ -18,6 +18,7 @@ use super::companion::CoreProducer;
 use super::core::{ChannelSnapshot, ConnSnapshot, Core, Figures, Meter, Page};
 use super::options::{Io, ListenAddr, ServerOptions};
 use super::server::Stopper;
+use super::shard::TlsFigures;
 use super::tell::Told;
 use crate::base::{Histogram, Time};
 
@@ -89,6 +90,7 @@ pub struct View<'a> {
     pub(super) told: Told,
     /// Receive buffers: how many, and how many are free.
     pub(super) buffers: (usize, usize),
+    pub(super) tls: TlsFigures,
 }
 
 /// What a shard measures of its turns.
@@ -125,6 +127,8 @@ pub struct ShardFigures {
     pub buffers: usize,
     /// Of them, those that nobody leases.
     pub buffers_free: usize,
+    /// TLS handshakes and sessions.
+    pub tls: TlsFigures,
 }
 
 impl View<'_> {
@@ -138,6 +142,7 @@ impl View<'_> {
             thread: self.turns.thread,
             buffers: self.buffers.0,
             buffers_free: self.buffers.1,
+            tls: self.tls,
         }
     }
 
@@ -302,7 +307,8 @@ mod tests {
     #[test]
     fn a_turn_answers_one_question_and_an_ended_core_none() {
         let (core, turns, desk) = (core(), Turns::new(), Desk::new());
-        let view = View { core: &core, turns: &turns, told: Told::default(), buffers: (64, 60) };
+        let (told, tls) = (Told::default(), TlsFigures::default());
+        let view = View { core: &core, turns: &turns, told, buffers: (64, 60), tls };
         let (answer, answered) = mpsc::channel();
         for n in 0..3 {
             let answer = answer.clone();

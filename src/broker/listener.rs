@@ -32,7 +32,8 @@ impl Listener {
     /// [`ServerError::Bind`], with what to do: `flag` is the one that sets the address.
     pub(crate) fn bind(addr: &ListenAddr, flag: &str) -> Result<Listener, ServerError> {
         let bound = match addr {
-            ListenAddr::Tcp(tcp) => bind_tcp(*tcp),
+            ListenAddr::Tcp(tcp) => bind_tcp(*tcp, ListenAddr::Tcp),
+            ListenAddr::Tls(tcp) => bind_tcp(*tcp, ListenAddr::Tls),
             ListenAddr::Unix(path) => bind_unix(path),
         };
         bound.map_err(|source| ServerError::Bind { addr: addr.to_string(), hint: hint(&source, addr, flag), source })
@@ -90,7 +91,7 @@ impl SocketFiles {
     pub(super) fn of(listeners: &[Listener]) -> SocketFiles {
         let files = listeners.iter().filter_map(|listener| match &listener.addr {
             ListenAddr::Unix(path) => Some(path.clone()),
-            ListenAddr::Tcp(_) => None,
+            ListenAddr::Tcp(_) | ListenAddr::Tls(_) => None,
         });
         SocketFiles(Mutex::new(files.collect()))
     }
@@ -116,7 +117,7 @@ fn backlog() -> i32 {
     somaxconn.and_then(|text| text.trim().parse().ok()).unwrap_or(4096)
 }
 
-fn bind_tcp(addr: SocketAddr) -> io::Result<Listener> {
+fn bind_tcp(addr: SocketAddr, kind: fn(SocketAddr) -> ListenAddr) -> io::Result<Listener> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
     // a restart must not wait for the last connections' TIME_WAIT
     socket.set_reuse_address(true)?;
@@ -127,7 +128,7 @@ fn bind_tcp(addr: SocketAddr) -> io::Result<Listener> {
     socket.listen(backlog())?;
     socket.set_nonblocking(true)?;
     let bound = socket.local_addr()?.as_socket().expect("a TCP socket has an IP address");
-    Ok(Listener { socket, addr: ListenAddr::Tcp(bound) })
+    Ok(Listener { socket, addr: kind(bound) })
 }
 
 fn bind_unix(path: &Path) -> io::Result<Listener> {
@@ -149,7 +150,7 @@ fn bind_unix(path: &Path) -> io::Result<Listener> {
 
 fn hint(error: &io::Error, addr: &ListenAddr, flag: &str) -> String {
     match (error.kind(), addr) {
-        (io::ErrorKind::AddrInUse, ListenAddr::Tcp(_)) => {
+        (io::ErrorKind::AddrInUse, ListenAddr::Tcp(_) | ListenAddr::Tls(_)) => {
             format!(
                 "another process has the port: stop it (ss -ltnp shows it), or pick another with {flag}; port 0 picks \
                  a free one"
@@ -164,7 +165,7 @@ fn hint(error: &io::Error, addr: &ListenAddr, flag: &str) -> String {
         (io::ErrorKind::PermissionDenied, _) => {
             "ports below 1024 need CAP_NET_BIND_SERVICE, and a socket file a writable directory".to_owned()
         }
-        _ => format!("check the address given with {flag}: host:port or unix:/path"),
+        _ => format!("check the address given with {flag}: host:port, tls://host:port or unix:/path"),
     }
 }
 

@@ -22,4 +22,5 @@ pub use self::inspect::{Inspector, ShardFigures, View};
 pub(crate) use self::listener::Listener;
 pub use self::options::*;
 pub use self::server::{Server, ServerError, Stopper};
+pub use self::shard::TlsFigures;
 pub use self::tell::{Span, SpanSink, Told, spans};

@@ -13,6 +13,7 @@ pub use values::{BadValue, Cores, Io, ListenAddr};
 use super::core::{MAX_ROUTES, Meter};
 use crate::base::ChannelId;
 use crate::base::limits::{Layout, Limits};
+use crate::tls::{self, TlsOptions};
 
 /// How a broker runs. Made with struct update syntax from the defaults:
 ///
@@ -29,6 +30,8 @@ pub struct ServerOptions {
     /// How long a listening address may be in use before that is an error. Default 3 s: the kernel lets go of the port of
     /// a broker that was killed only when its rings are dismantled, some moments after its end. At most 1 min.
     pub bind_timeout: Duration,
+    /// Certificate and key of the `tls://` addresses. Default: none.
+    pub tls: TlsOptions,
     /// Which cores run the broker. Default: what the affinity mask and the cgroup's quota allow.
     pub cores: Cores,
     /// Whether each thread is bound to its core. Default: yes.
@@ -66,6 +69,7 @@ impl Default for ServerOptions {
         ServerOptions {
             listen: vec![ListenAddr::Tcp(SocketAddr::from(([127, 0, 0, 1], 9090)))],
             bind_timeout: Duration::from_secs(3),
+            tls: TlsOptions::default(),
             cores: Cores::Auto,
             pin: true,
             io: Io::Auto,
@@ -115,6 +119,10 @@ impl ServerOptions {
         check(!self.listen.is_empty(), "server.listen", &"nothing", "at least one address")?;
         let bind = self.bind_timeout <= Duration::from_secs(60);
         check(bind, "server.bind_timeout", &format!("{:?}", self.bind_timeout), "at most 1m")?;
+        let (tls, is_tls) = (&self.tls, self.listen.iter().find(|addr| addr.is_tls()));
+        if let Some(addr) = is_tls {
+            check(tls.is_set(), "server.listen", addr, "tls.cert and tls.key for it, each the path of a PEM file")?;
+        }
         let spin = self.spin <= Duration::from_secs(1);
         check(spin, "server.spin_us", &self.spin.as_micros(), "at most 1000000 (1 s)")?;
         let ring = |n: usize| n.is_power_of_two() && (8..=MAX_RING).contains(&n);
@@ -155,6 +163,12 @@ impl ServerOptions {
         shared.saturating_add(queues)
     }
 
+    /// Whether it listens with TLS anywhere.
+    #[must_use]
+    pub fn has_tls(&self) -> bool {
+        self.listen.iter().any(ListenAddr::is_tls)
+    }
+
     /// How this is laid out on so many cores, for [`Limits::worst_case`].
     #[must_use]
     pub fn layout(&self, cores: usize) -> Layout {
@@ -163,6 +177,8 @@ impl ServerOptions {
             receive_pool: self.buffers.saturating_mul(self.buffer_size),
             histograms: (self.telemetry_channels + 1).saturating_mul(Meter::SIZE),
             forwarding: self.forwarding(),
+            tls_connection: if self.has_tls() { tls::SESSION + tls::MAX_RECORD } else { 0 },
+            tls_handshake: if self.has_tls() { tls::MAX_HANDSHAKE } else { 0 },
         }
     }
 }
@@ -222,9 +238,10 @@ mod tests {
     #[test]
     fn each_bad_option_is_named() {
         type Change = fn(&mut ServerOptions);
-        let cases: [(&str, Change); 10] = [
+        let cases: [(&str, Change); 11] = [
             ("server.listen", |o| o.listen.clear()),
             ("server.bind_timeout", |o| o.bind_timeout = Duration::from_secs(61)),
+            ("server.listen", |o| o.listen.push("tls://127.0.0.1:0".parse().unwrap())),
             ("server.spin_us", |o| o.spin = Duration::from_secs(2)),
             ("io.buffers", |o| o.buffers = 100),
             ("io.buffer_size", |o| o.buffer_size = 1000),

@@ -23,6 +23,7 @@ use super::options::{Io, ListenAddr, ServerOptions};
 use super::shard::{Around, Control, PoolSize, Shard};
 use super::tell::{SpanSink, Teller};
 use crate::reactor::{self, Epoll, Reactor, Uring, Waker};
+use crate::tls::{ALPN, Acceptor, TlsError};
 
 /// Why a broker did not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +50,9 @@ pub enum ServerError {
     /// The worst case is more memory than there is.
     #[error("{0}")]
     Memory(String),
+    /// Certificates or keys that can't be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// No reactor could be made.
     #[error(transparent)]
     Reactor(#[from] reactor::SetupError),
@@ -85,6 +89,7 @@ pub struct Server {
     threads: Vec<JoinHandle<Result<(), ServerError>>>,
     companions: Vec<Companion>,
     inspector: Inspector,
+    tls: Option<Acceptor>,
 }
 
 impl Server {
@@ -125,6 +130,7 @@ impl Server {
         options.validate()?;
         let plans = companion::plans(&options, own)?;
         let cpus = cpus::choose(&options.cores).map_err(ServerError::Cores)?;
+        let tls = options.has_tls().then(|| Acceptor::new(&options.tls, &[ALPN])).transpose()?;
         let options = machine::fit(options, cpus.len())?;
         let until = Instant::now() + options.bind_timeout;
         let bind = |addr| Listener::bind_by(addr, "--listen", until);
@@ -135,27 +141,23 @@ impl Server {
         let desks: Arc<[Desk]> = cpus.iter().map(|_| Desk::new()).collect();
         let (outlets, companions) = companion::start_all(&plans, &options.forward, &cpus)?;
         // each core accepts on a descriptor of its own; these ones go now, so that a drain closes the last
-        let cores = Cores { io, cpus: &cpus, routes: companion::routes(&plans), outlets, sink };
+        let cores = Cores { io, cpus: &cpus, tls: tls.as_ref(), routes: companion::routes(&plans), outlets, sink };
         let (wakers, threads) = spawn(&options, cores, &listeners, &control, &desks)?;
         let addrs: Vec<_> = listeners.into_iter().map(|listener| listener.addr).collect();
         info!(name = options.name, cores = cpus.len(), ?io, "started");
         let stopper = Stopper { control, wakers, files };
         let producers = companions.iter().flat_map(|companion| companion.producers.clone()).collect();
         let inspector = Inspector::new(desks, stopper.clone(), options, &addrs, io, &cpus, producers);
-        Ok(Server { addrs, stopper, threads, companions, inspector })
+        Ok(Server { addrs, stopper, threads, companions, inspector, tls })
     }
 
-    /// The first TCP address it listens on, with the port that was picked.
+    /// The first TCP address it listens on, with TLS or without, with the port that was picked.
     ///
     /// # Panics
     /// If it listens on Unix sockets only.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
-        let tcp = self.addrs.iter().find_map(|addr| match addr {
-            ListenAddr::Tcp(tcp) => Some(*tcp),
-            ListenAddr::Unix(_) => None,
-        });
-        tcp.expect("the broker listens on TCP")
+        self.addrs.iter().find_map(ListenAddr::socket_addr).expect("the broker listens on TCP")
     }
 
     /// All addresses it listens on, as bound.
@@ -196,6 +198,22 @@ impl Server {
     pub fn stop(self) -> Result<(), ServerError> {
         self.drain();
         self.join()
+    }
+
+    /// Reads certificate, key and client CAs again: handshakes that begin from now on use them, connections that are
+    /// open go on as they are. Without a TLS listener it does nothing.
+    ///
+    /// # Errors
+    /// [`TlsError`], with the file and what to do; then the old ones stay in use.
+    pub fn reload_tls(&self) -> Result<(), TlsError> {
+        self.tls.as_ref().map_or(Ok(()), Acceptor::reload)
+    }
+
+    /// What its TLS listeners accept with, where there are any: to be [reloaded](Acceptor::reload) from elsewhere, such
+    /// as a signal handler's thread.
+    #[must_use]
+    pub fn tls(&self) -> Option<Acceptor> {
+        self.tls.clone()
     }
 
     /// A handle that ends the broker from elsewhere, such as a signal handler's thread.
@@ -289,6 +307,7 @@ fn choose_io(options: &ServerOptions) -> Result<Io, ServerError> {
 struct Cores<'a> {
     io: Io,
     cpus: &'a [usize],
+    tls: Option<&'a Acceptor>,
     routes: Vec<Route>,
     outlets: Vec<Option<Outlet>>,
     sink: Option<SpanSink>,
@@ -304,7 +323,7 @@ fn spawn(
     control: &Arc<Control>,
     desks: &Arc<[Desk]>,
 ) -> Result<Threads, ServerError> {
-    let Cores { io, cpus, routes, outlets, sink } = cores;
+    let Cores { io, cpus, tls, routes, outlets, sink } = cores;
     let admission = Arc::new(Admission::new(&options.limits));
     let (server, secret) = (Uuid::new_v4(), random());
     let mut threads = Vec::new();
@@ -343,6 +362,7 @@ fn spawn(
                 admission: Arc::clone(&admission),
                 desks: Arc::clone(desks),
                 teller: Teller::new(core as u16, options.slow, sink.clone()),
+                tls: (tls.cloned(), listeners.iter().map(|listener| listener.addr.is_tls()).collect()),
                 outlet,
             },
             waker: waker_out,

@@ -5,6 +5,8 @@
 //!    ▲──────────────────────────────────────────────────────────────────────────────────────┘
 //! ```
 
+mod tls;
+
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
@@ -24,6 +26,11 @@ use super::tell::Teller;
 use crate::base::{Key, Leases, Piece, Time};
 use crate::protocol::Code;
 use crate::reactor::{Event, Reactor, Receive, Sock, sys};
+use crate::tls::Acceptor;
+
+use self::tls::{Secure, TLS};
+
+pub use self::tls::TlsFigures;
 
 /// A turn that begins so much later than it was due follows a pause of this process, not the silence of its peers.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -72,6 +79,8 @@ pub(super) struct Around {
     pub(super) admission: Arc<Admission>,
     pub(super) desks: Arc<[Desk]>,
     pub(super) teller: Teller,
+    /// What TLS connections are accepted with, and which listeners are for them.
+    pub(super) tls: (Option<Acceptor>, Vec<bool>),
     /// Where copies go, if there are producers.
     pub(super) outlet: Option<Outlet>,
 }
@@ -88,6 +97,8 @@ pub(super) struct Shard<R: Reactor> {
     /// Where copies go, if there are producers.
     outlet: Option<Outlet>,
     teller: Teller,
+    /// The connections with TLS.
+    secure: Secure,
     max_strangers: u32,
     /// Addresses of the connections here, where they are counted.
     ips: HashMap<u64, Option<IpAddr>>,
@@ -112,7 +123,7 @@ where
     R::Pool: PoolSize,
 {
     pub(super) fn new(reactor: R, options: Options, around: Around) -> Shard<R> {
-        let Around { mesh, control, admission, desks, teller, outlet } = around;
+        let Around { mesh, control, admission, desks, teller, tls, outlet } = around;
         let now = sys::now();
         let max_strangers = options.limits.max_unauthenticated;
         let low = reactor.pool().capacity() / 4;
@@ -128,6 +139,7 @@ where
             turns: Turns::new(),
             outlet,
             teller,
+            secure: Secure::new(tls.0, tls.1),
             max_strangers,
             ips,
             low,
@@ -155,6 +167,7 @@ where
                 outlet.turn(&mut self.core);
             }
             self.busy = self.events() > 0;
+            self.tls_handshakes();
             let more = self.mesh_in();
             if self.catching_up.is_none() {
                 self.core.advance(self.now);
@@ -186,7 +199,8 @@ where
     fn timeout(&mut self) -> Duration {
         let now = sys::now();
         self.turns.ended(self.now, now);
-        if self.catching_up.is_some() || self.awaits_sends || self.core.has_backlog() || self.desk().is_waiting() {
+        let busy = self.core.has_backlog() || self.secure.is_busy();
+        if self.catching_up.is_some() || self.awaits_sends || busy || self.desk().is_waiting() {
             return Duration::ZERO;
         }
         let due = self.core.next_deadline().map_or(IDLE, |at| (at - now).min(IDLE));
@@ -222,20 +236,30 @@ where
             events += 1;
             match event {
                 Event::Received { user, piece } => {
-                    self.core.received(self.now, Key::unpack(user), piece, self.reactor.pool());
+                    if user & TLS == 0 {
+                        self.core.received(self.now, Key::unpack(user), piece, self.reactor.pool());
+                    } else {
+                        self.tls_received(user, piece);
+                    }
                     self.reactor.pool().release(piece);
                 }
+                Event::Sent { user, batch, error } if user & TLS != 0 => self.tls_sent(user, batch, error),
                 Event::Sent { user, batch, error } => {
                     self.core.sent(self.now, Key::unpack(user), batch, error.is_some());
                 }
+                Event::Writable { user } if user & TLS != 0 => self.tls_writable(user),
                 Event::Writable { user } => self.core.writable(self.now, Key::unpack(user)),
                 Event::ReceiveEnded { user, error } => {
                     if let Some(error) = error {
                         self.teller.socket_failed(&error, self.now);
                     }
-                    self.core.lost(self.now, Key::unpack(user));
+                    if user & TLS == 0 {
+                        self.core.lost(self.now, Key::unpack(user));
+                    } else {
+                        self.tls_ended(user);
+                    }
                 }
-                Event::Accepted { listener: _, fd } => self.accepted(fd),
+                Event::Accepted { listener, fd } => self.accepted(listener, fd),
                 Event::AcceptFailed { listener, error } => {
                     self.teller.accept_failed(listener, &error, self.now);
                 }
@@ -246,16 +270,17 @@ where
         events
     }
 
-    fn accepted(&mut self, fd: OwnedFd) {
+    fn accepted(&mut self, listener: u32, fd: OwnedFd) {
         let peer = Peer::of(&fd);
         let admitted = self.admission.enter(peer.ip);
         let key = self.core.connected(self.now, peer.name);
-        let sock = self.reactor.add(fd, key.pack());
-        self.core.attach(key, sock.0);
+        let tls = self.tls_session(listener);
+        let handle = self.secure.take_in(&mut self.reactor, fd, key, tls);
+        self.core.attach(key, handle);
         if let Err(why) = admitted {
             return self.core.refuse(key, Code::Overloaded, &why);
         }
-        self.ips.insert(sock.0, peer.ip);
+        self.ips.insert(handle, peer.ip);
         if self.admission.strangers() >= self.max_strangers {
             self.core.refuse(key, Code::Overloaded, "too many connections without HELLO (max_unauthenticated)");
         }
@@ -263,6 +288,7 @@ where
 
     fn mesh_in(&mut self) -> bool {
         let (core, reactor, ips, now) = (&mut self.core, &mut self.reactor, &mut self.ips, self.now);
+        let secure = &mut self.secure;
         let more = self.mesh.drain(|from, item, homeward| match item {
             Item::Frames { kind, batch } => {
                 batch.for_each_unsent(&NoPool, |bytes| core.link_received(now, from, kind, bytes));
@@ -271,11 +297,11 @@ where
                 }
             }
             Item::Spent(batch) => core.recycle(batch),
-            Item::Conn { fd, ip, moved } => {
+            Item::Conn { fd, ip, moved, tls } => {
                 let key = core.moved_in(now, &moved);
-                let sock = reactor.add(fd, key.pack());
-                ips.insert(sock.0, ip);
-                core.attach_moved(now, key, sock.0, &moved);
+                let handle = secure.take_in(reactor, fd, key, tls);
+                ips.insert(handle, ip);
+                core.attach_moved(now, key, handle, &moved);
             }
         });
         self.act();
@@ -304,6 +330,10 @@ where
     fn act(&mut self) {
         while let Some(action) = self.core.next_action() {
             match action {
+                Action::Receive(handle) if handle & TLS != 0 => self.tls_receive(handle, Receive::Stream),
+                Action::ReceiveOnce(handle) if handle & TLS != 0 => self.tls_receive(handle, Receive::Once),
+                Action::NotifyWritable(handle) if handle & TLS != 0 => self.tls_notify_writable(handle),
+                Action::ShutdownWrite(handle) if handle & TLS != 0 => self.tls_shutdown_write(handle),
                 Action::Receive(handle) => self.reactor.receive(Sock(handle), Receive::Stream),
                 Action::ReceiveOnce(handle) => self.reactor.receive(Sock(handle), Receive::Once),
                 Action::NotifyWritable(handle) => self.reactor.notify_writable(Sock(handle)),
@@ -312,8 +342,13 @@ where
                     if let Some(ip) = self.ips.remove(&handle) {
                         self.admission.leave(ip);
                     }
-                    self.reactor.close(Sock(handle), abort);
+                    if handle & TLS == 0 {
+                        self.reactor.close(Sock(handle), abort);
+                    } else {
+                        self.tls_close(handle, abort);
+                    }
                 }
+                Action::Move { handle, core, moved } if handle & TLS != 0 => self.tls_move_out(handle, core, moved),
                 Action::Move { handle, core, moved } => self.move_out(handle, core, moved),
                 Action::ReportShed { id, channel, bytes } => {
                     self.teller.shed(id, channel, bytes, self.now);
@@ -327,7 +362,7 @@ where
     fn move_out(&mut self, handle: u64, core: u16, moved: Moved) {
         let ip = self.ips.remove(&handle).flatten();
         match self.reactor.detach(Sock(handle)) {
-            Some(fd) => self.mesh.send(core, Item::Conn { fd, ip, moved }),
+            Some(fd) => self.mesh.send(core, Item::Conn { fd, ip, moved, tls: None }),
             // nothing is in flight between two single receives: this is a fault, and must not leak the connection
             None => {
                 self.teller.not_moved(core, self.now);
@@ -341,10 +376,12 @@ where
         self.act();
         while let Some(output) = self.core.next_output(self.reactor.pool()) {
             match output {
+                Output::Socket { handle, batch } if handle & TLS != 0 => self.tls_output(handle, batch),
                 Output::Socket { handle, batch } => self.reactor.send(Sock(handle), batch),
                 Output::Link { core, kind, batch } => self.mesh.send(core, Item::Frames { kind, batch }),
             }
         }
+        self.tls_flush();
         let (core, now) = (&mut self.core, self.now);
         self.mesh.flush(&mut self.reactor, |to, kind| core.link_sent(now, to, kind));
         if let Some(outlet) = &mut self.outlet {
@@ -362,6 +399,7 @@ where
         if let Some(watch) = self.teller.turn(self.now) {
             self.core.watch(watch);
         }
+        self.awaits_sends = self.core.end_turn(pool.free() < self.low, pool) | self.secure.take_awaits();
     }
 
     fn desk(&self) -> &Desk {
@@ -373,7 +411,8 @@ where
         if self.desk().is_waiting() {
             let pool = self.reactor.pool();
             let buffers = (pool.capacity(), pool.free());
-            let view = View { core: &self.core, turns: &self.turns, told: self.teller.told(), buffers };
+            let (told, tls) = (self.teller.told(), self.secure.figures());
+            let view = View { core: &self.core, turns: &self.turns, told, buffers, tls };
             self.desk().answer(&view);
         }
     }

@@ -1,20 +1,24 @@
 //! What all commands that talk to a broker share: where it is, and what is said when it isn't there.
 
+use std::error::Error as _;
 use std::time::Duration;
 
 use clap::Args;
 use corelay::base::ChannelId;
-use corelay::client::{Addrs, Consumer, Error, ErrorKind, Options};
+use corelay::client::{Addr, Addrs, Consumer, Error, ErrorKind, Options};
 
 use super::exit::{Failure, code_of};
+use super::tls::TlsArgs;
 use crate::config::parse_duration;
 
 /// Where the broker is.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ServerArgs {
-    /// The broker: host:port or unix:/path; several with commas between are tried in turn
+    /// The broker: host:port, tls://host:port or unix:/path; several with commas between are tried in turn
     #[arg(long, value_name = "ADDR", env = "CORELAY_SERVER", hide_env_values = true, default_value = "127.0.0.1:9090")]
     server: String,
+    #[command(flatten)]
+    pub(crate) tls: TlsArgs,
 }
 
 impl ServerArgs {
@@ -23,9 +27,16 @@ impl ServerArgs {
         Addrs::from(&self.server)
     }
 
+    /// How to connect; `name` is for people.
+    pub(crate) fn options(&self, name: &str) -> Options {
+        let addrs = self.addrs();
+        let is_used = addrs.list().is_ok_and(|addrs| addrs.iter().any(|addr| matches!(addr, Addr::Tls(_))));
+        Options::default().name(name).tls(self.tls.tls(is_used, "--server"))
+    }
+
     /// Connects a consumer.
     pub(crate) async fn consumer(&self, channel: ChannelId, name: &str) -> Result<Consumer, Failure> {
-        let options = Options::default().name(name);
+        let options = self.options(name);
         Consumer::connect_with(self.addrs(), channel, options).await.map_err(|error| self.unreachable(&error))
     }
 
@@ -41,6 +52,8 @@ impl ServerArgs {
             ErrorKind::Protocol => {
                 format!("{}\nIs a corelay broker listening there? --server names another address.", error.text())
             }
+            // of files it says itself which
+            ErrorKind::InvalidInput if error.source().is_some() => error.text().to_owned(),
             ErrorKind::InvalidInput => format!("--server: {}", error.text()),
             _ => format!("{}: {error}", self.server),
         };

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 
-use corelay::broker::{Inspector, Server};
+use corelay::broker::{Inspector, ListenAddr, Server};
 use corelay::telemetry::{Bound, Extras};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -21,16 +21,26 @@ use crate::config::{Config, Loaded, Sources};
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER)]
 pub(crate) struct Args {
-    /// Where to accept connections: host:port or unix:/path, may be repeated; port 0 picks one
+    /// Where to accept connections: host:port, tls://host:port or unix:/path, may be repeated; port 0 picks one
     /// [default: 127.0.0.1:9090]
     #[arg(long, value_name = "ADDR")]
     listen: Vec<String>,
-    /// Where to serve the admin endpoint (dashboard, metrics, health): host:port or unix:/path, or off [default: off]
+    /// Where to serve the admin endpoint (dashboard, metrics, health): host:port, tls://host:port or unix:/path, or
+    /// off [default: off]
     #[arg(long, value_name = "ADDR")]
     admin: Option<String>,
     /// Serve the admin endpoint to other machines too, without encryption or a check of who asks
     #[arg(long)]
     admin_insecure: bool,
+    /// The certificate of tls:// addresses (PEM), followed by those that lead to its CA
+    #[arg(long, value_name = "FILE")]
+    tls_cert: Option<String>,
+    /// Its private key (PEM)
+    #[arg(long, value_name = "FILE")]
+    tls_key: Option<String>,
+    /// CA certificates (PEM) of clients: each must then show a certificate (mutual TLS)
+    #[arg(long, value_name = "FILE")]
+    tls_client_ca: Option<String>,
     /// How many cores run the broker, or which: 4, or 0-3,6 [default: all that this process may use]
     #[arg(long, value_name = "N|LIST")]
     cores: Option<String>,
@@ -68,6 +78,7 @@ Examples:
   corelay serve
   corelay serve --admin 127.0.0.1:9091
   corelay serve --listen 0.0.0.0:9090 --listen unix:/run/corelay.sock --cores 4
+  corelay serve --listen tls://0.0.0.0:9090 --tls-cert server.pem --tls-key server.key
   CORELAY_LIMITS_KEEPALIVE=5s corelay serve --config corelay.toml --check-config
 
 Exit codes:
@@ -88,6 +99,9 @@ impl Args {
             ("--listen", "server.listen", (!self.listen.is_empty()).then_some(self.listen)),
             ("--admin", "admin.listen", one(self.admin)),
             ("--admin-insecure", "admin.insecure", self.admin_insecure.then(|| vec!["true".into()])),
+            ("--tls-cert", "tls.cert", one(self.tls_cert)),
+            ("--tls-key", "tls.key", one(self.tls_key)),
+            ("--tls-client-ca", "tls.client_ca", one(self.tls_client_ca)),
             ("--cores", "server.cores", one(self.cores)),
             ("--io", "server.io", one(self.io)),
             ("--spin-us", "server.spin_us", one(self.spin_us)),
@@ -127,8 +141,12 @@ fn serve(config: Config, sources: Sources, log: &Arc<Log>) -> Result<(), Failure
     let signals = Signals::new([SIGINT, SIGTERM, SIGHUP]);
     let signals = signals.map_err(|error| Failure::new(FAILED, format!("cannot listen for signals: {error}")))?;
     let failed = |error: corelay::broker::ServerError| Failure::new(FAILED, error.to_string());
+    let admin_listen = config.admin.listen.as_ref();
+    if config.server.tls.is_set() && !config.server.has_tls() && !admin_listen.is_some_and(ListenAddr::is_tls) {
+        warn!("tls.cert is set, but no address of server.listen begins with tls://: nothing is encrypted");
+    }
     // an address in use is told before anything starts
-    let admin = Bound::new(&config.admin).map_err(|error| Failure::new(FAILED, error.to_string()))?;
+    let admin = Bound::new(&config.admin()).map_err(|error| Failure::new(FAILED, error.to_string()))?;
     let (spans, sink) = Spans::start(&config)?;
     let server = Server::builder().options(config.server).spans(sink).start().map_err(failed)?;
     let inspector = server.inspector();

@@ -33,13 +33,13 @@ pub(crate) enum Slot<'a> {
     Addrs(&'a mut Vec<ListenAddr>),
     MaybeAddr(&'a mut Option<ListenAddr>),
     MaybeUrl(&'a mut Option<String>),
+    MaybePath(&'a mut Option<PathBuf>),
     Cores(&'a mut Cores),
     Io(&'a mut Io),
     Url(&'a mut TargetUrl),
     Channels(&'a mut Vec<NamedChannel>),
     What(&'a mut What),
     WhenFull(&'a mut WhenFull),
-    MaybePath(&'a mut Option<PathBuf>),
 }
 
 impl Slot<'_> {
@@ -92,6 +92,7 @@ impl Slot<'_> {
             Slot::MaybeAddr(addr) => **addr = Some(text.parse().map_err(|bad| format!("off, or {}", expected(bad)))?),
             Slot::MaybeUrl(url) if text == "off" => **url = None,
             Slot::MaybeUrl(url) => **url = Some(plain_url(text)?),
+            Slot::MaybePath(path) => **path = (!text.is_empty()).then(|| text.into()),
             Slot::Cores(cores) => **cores = text.parse().map_err(expected)?,
             Slot::Io(io) => **io = text.parse().map_err(expected)?,
             Slot::Url(url) => url.0 = text.trim().to_owned(),
@@ -99,7 +100,6 @@ impl Slot<'_> {
             Slot::WhenFull(policy) => {
                 **policy = text.replace('_', "-").parse().map_err(|_| "drop_newest, drop_oldest or block")?;
             }
-            Slot::MaybePath(path) => **path = Some(PathBuf::from(text)),
         }
         Ok(())
     }
@@ -129,9 +129,9 @@ impl Slot<'_> {
             Slot::Channels(channels) => format!("[{}]", channels.iter().map(quoted).collect::<Vec<_>>().join(", ")),
             Slot::What(what) => quoted(what),
             Slot::WhenFull(policy) => quoted(policy.as_str().replace('-', "_")),
-            Slot::MaybePath(path) => quoted(path.as_ref()?.display()),
             Slot::MaybeAddr(addr) => addr.as_ref().map_or_else(|| quoted("off"), quoted),
             Slot::MaybeUrl(url) => url.as_ref().map_or_else(|| quoted("off"), quoted),
+            Slot::MaybePath(path) => quoted(path.as_ref()?.display()),
             Slot::Cores(Cores::Count(n)) => n.to_string(),
             Slot::Cores(cores) => quoted(cores),
             Slot::Io(io) => quoted(io),

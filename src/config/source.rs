@@ -14,10 +14,10 @@ const PREFIX: &str = "CORELAY_";
 /// What a variable begins with that names a producer's target: `PRODUCER_CONSUMER_1=tcp://127.0.0.1:9000`.
 const PRODUCER: &str = "PRODUCER_";
 
-/// Variables that begin so and are no settings: clap's own, those `corelay reply --exec` gives to commands, and those
+/// Variables that begin so and are no settings: clap's own (`CLIENT_` are the client commands'), those `corelay reply --exec` gives to commands, and those
 /// Kubernetes makes for a service called `corelay`, and those that steer this project's tests.
 const NO_SETTINGS: [&str; 7] = ["LOG", "CONFIG", "SERVER", "ADMIN", "REQUEST_ID", "CHANNEL", "PORT"];
-const NO_SETTINGS_PREFIXES: [&str; 5] = ["HEADER_", "SERVICE_", "PORT_", "SIM_", "TEST_"];
+const NO_SETTINGS_PREFIXES: [&str; 6] = ["CLIENT_", "HEADER_", "SERVICE_", "PORT_", "SIM_", "TEST_"];
 
 /// The variable that sets `key`.
 pub(crate) fn variable(key: &Key) -> String {

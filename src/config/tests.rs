@@ -17,7 +17,7 @@ fn other(name: &str) -> &'static str {
     match name {
         "server.listen" => "127.0.0.1:7,unix:/run/a.sock",
         "admin.listen" => "127.0.0.1:8",
-        "admin.insecure" => "true",
+        "admin.insecure" | "tls.tls12" => "true",
         "server.name" => "other \"name\"",
         "server.cores" => "0,2",
         "server.pin" => "false",
@@ -135,7 +135,10 @@ fn unknown_keys_are_refused_with_the_nearest_one() {
 #[test]
 fn bad_values_are_refused_by_name() {
     for (text, refused) in [
-        ("[server]\nlisten = ['nowhere']", "corelay.toml:2: server.listen = nowhere: expected host:port or unix:/path"),
+        (
+            "[server]\nlisten = ['nowhere']",
+            "corelay.toml:2: server.listen = nowhere: expected host:port, tls://host:port or unix:/path",
+        ),
         ("[server]\npin = 'perhaps'", "corelay.toml:2: server.pin = perhaps: expected true or false"),
         (
             "[limits]\nkeepalive = 20",

@@ -77,6 +77,7 @@ fn entry(state: &State, core: u16, conn: ConnSnapshot) -> Conn {
         peer: conn.info.peer,
         name: conn.info.name,
         client: conn.info.client.to_string(),
+        identity: conn.info.identity.map(String::from),
         channel: conn.channel.map(|channel| channel.to_string()),
         channel_name: conn.channel.and_then(|channel| state.name_of(channel)),
         in_flight: u64::from(conn.in_flight),

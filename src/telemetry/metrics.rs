@@ -112,6 +112,15 @@ fn core_families(families: &mut Families, labels: impl Fn() -> Labels, figures: 
         let help = "Connections and requests dropped, by reason.";
         families.counter("corelay_dropped", help, with("reason", reason), count);
     }
+    let tls = figures.tls;
+    for (outcome, count) in [("full", tls.opened - tls.resumed), ("resumed", tls.resumed), ("failed", tls.failed)] {
+        let help = "TLS handshakes, by how they ended.";
+        families.counter("corelay_tls_handshakes", help, with("outcome", outcome), count);
+    }
+    let help = "Open TLS sessions that failed: a record was not genuine.";
+    families.counter("corelay_tls_broken", help, labels(), tls.broken);
+    let help = "Open TLS sessions that ended without the peer having said so.";
+    families.counter("corelay_tls_truncated", help, labels(), tls.truncated);
     let help = "Body bytes that came for streams that had ended.";
     families.bytes("corelay_discarded", help, labels(), counters.bytes_discarded);
     families.bytes("corelay_received", "Bytes read, from other cores too.", labels(), counters.bytes_received);

@@ -53,6 +53,7 @@ use crate::broker::{Inspector, ListenAddr, Listener, ServerError};
 
 pub use self::log::LogFilter;
 pub use self::options::AdminOptions;
+use crate::tls::{Acceptor, TlsError};
 
 /// Why there is no admin endpoint.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +64,9 @@ pub enum AdminError {
     /// An option that can't work.
     #[error(transparent)]
     Option(#[from] crate::broker::BadOption),
+    /// Certificates or keys that can't be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// Its thread could not start.
     #[error("the admin thread can't start: {0}")]
     Thread(#[from] std::io::Error),
@@ -72,6 +76,7 @@ pub enum AdminError {
 #[derive(Debug)]
 pub struct Bound {
     listener: Listener,
+    tls: Option<Acceptor>,
 }
 
 /// What the admin endpoint shows besides the broker itself, where the process has it.
@@ -130,6 +135,7 @@ impl Exported {
 #[derive(Debug)]
 pub struct Admin {
     addr: ListenAddr,
+    tls: Option<Acceptor>,
     stop: watch::Sender<bool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -138,11 +144,13 @@ impl Bound {
     /// Binds the address; `None` where none is set.
     ///
     /// # Errors
-    /// [`AdminError`]: it is taken, or would let strangers in.
+    /// [`AdminError`]: it is taken, would let strangers in, or has no certificate.
     pub fn new(options: &AdminOptions) -> Result<Option<Bound>, AdminError> {
         options.validate()?;
-        let listener = options.listen.as_ref().map(|addr| Listener::bind(addr, "--admin")).transpose()?;
-        Ok(listener.map(|listener| Bound { listener }))
+        let Some(addr) = &options.listen else { return Ok(None) };
+        let listener = Listener::bind(addr, "--admin")?;
+        let tls = addr.is_tls().then(|| Acceptor::new(&options.tls, &[b"http/1.1"])).transpose()?;
+        Ok(Some(Bound { listener, tls }))
     }
 
     /// Answers there from now on.
@@ -161,13 +169,14 @@ impl Bound {
         let (stop, stopped) = watch::channel(false);
         let addr = self.listener.addr().clone();
         let sockets = serve::Sockets::new(self.listener)?;
+        let (tls, acceptor) = (self.tls.clone(), self.tls);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = std::thread::Builder::new().name("corelay-admin".to_owned()).spawn(move || {
-            if let Err(error) = runtime.block_on(serve::run(sockets, inspector, extras, stopped)) {
+            if let Err(error) = runtime.block_on(serve::run(sockets, acceptor, inspector, extras, stopped)) {
                 warn!(%error, "the admin endpoint ended");
             }
         })?;
-        Ok(Admin { addr, stop, thread: Some(thread) })
+        Ok(Admin { addr, tls, stop, thread: Some(thread) })
     }
 }
 
@@ -184,6 +193,12 @@ impl Admin {
     #[must_use]
     pub fn addr(&self) -> &ListenAddr {
         &self.addr
+    }
+
+    /// What it accepts TLS with, where it does: to be [reloaded](Acceptor::reload) when the files have changed.
+    #[must_use]
+    pub fn tls(&self) -> Option<Acceptor> {
+        self.tls.clone()
     }
 }
 

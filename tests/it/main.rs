@@ -18,9 +18,11 @@ mod message_broker;
 #[cfg(feature = "otel")]
 mod otlp;
 mod packaging;
+mod pki;
 #[cfg(feature = "toolkit")]
 mod servers;
 mod serving;
 mod syscalls;
 mod tidy;
+mod tls;
 mod wire;

@@ -9,7 +9,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("src/protocol", &["base"]),
     ("src/broker/core", &["base", "protocol"]),
     ("src/client/session", &["base", "protocol"]),
-    ("src/client", &["base", "protocol", "toolkit"]),
+    ("src/client", &["base", "protocol", "tls", "toolkit"]),
     ("src/toolkit/worker_pool", &[]),
     ("src/toolkit/event_processor", &[]),
     ("src/toolkit/testing", &[]),
@@ -17,8 +17,9 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("src/toolkit/message_broker", &["client"]),
     ("src/forward", &["base", "protocol", "toolkit"]),
     ("src/reactor", &["base"]),
-    ("src/broker", &["base", "protocol", "reactor", "forward"]),
-    ("src/telemetry", &["base", "protocol", "broker"]),
+    ("src/tls", &["base"]),
+    ("src/broker", &["base", "protocol", "reactor", "forward", "tls"]),
+    ("src/telemetry", &["base", "protocol", "broker", "tls"]),
     ("src/config", &["base", "broker", "telemetry"]),
 ];
 

@@ -4,6 +4,7 @@ mod ramp;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -98,6 +99,9 @@ pub struct RunArgs {
     /// Token the connections state
     #[arg(long, default_value = "", hide_default_value = true, help_heading = "Load")]
     pub token: String,
+    /// Connects with TLS, and trusts this CA (PEM); with --client tokio
+    #[arg(long, value_name = "FILE", help_heading = "Load")]
+    pub tls_ca: Option<PathBuf>,
     /// What drives the connections: raw (our own io_uring engine) or tokio (corelay's client library)
     #[arg(long, value_enum, default_value_t = Client::Raw, help_heading = "Load")]
     pub client: Client,
@@ -206,6 +210,9 @@ impl RunArgs {
         if self.consumers == 0 {
             return Err("--consumers 0: somebody has to send".into());
         }
+        if self.tls_ca.is_some() && self.client == Client::Raw {
+            return Err("--tls-ca: with --client tokio alone, our own engine speaks no TLS".into());
+        }
         if self.providers > 0 && self.providers < channels.len() {
             return Err(format!("{} channels need as many providers, at least", channels.len()).into());
         }
@@ -221,6 +228,7 @@ impl RunArgs {
             response: self.response_size.clone(),
             seed: self.seed,
             token: self.token.clone().into_bytes(),
+            tls_ca: self.tls_ca.clone(),
         })
     }
 
@@ -257,6 +265,7 @@ impl RunArgs {
             }
             Mode::Closed => options.push(("in-flight", self.in_flight.unwrap_or(1).to_string())),
         }
+        options.push(("tls", self.tls_ca.is_some().to_string()));
         options.push(("client", format!("{:?}", self.client).to_lowercase()));
         options.extend(self.chunk.map(|chunk| ("chunk", chunk.to_string())));
         options.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()

@@ -185,6 +185,7 @@ fn frames(work: &Work, addr: &Addr, broker: bool, channels: Vec<ChannelId>) -> F
         response: work.response.clone(),
         seed: 1,
         token: Vec::new(),
+        tls_ca: None,
     }
 }
 

@@ -22,7 +22,7 @@ const PROCESS: usize = 32 << 20;
 const MESH_RING: usize = 256 << 10;
 
 /// How a broker is laid out, as far as memory goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Layout {
     /// Cores that run the broker.
     pub cores: usize,
@@ -32,6 +32,10 @@ pub struct Layout {
     pub histograms: usize,
     /// Messages each core forwards: on their way, in the making, in queues; in bytes.
     pub forwarding: usize,
+    /// What TLS takes for a connection, in bytes; 0 where nothing listens with it.
+    pub tls_connection: usize,
+    /// What TLS takes besides until the handshake is over, in bytes.
+    pub tls_handshake: usize,
 }
 
 /// Whether a term comes once for each core, or once for the broker.
@@ -60,7 +64,7 @@ pub struct Term {
 ///
 /// ```
 /// use corelay::base::limits::{Layout, Limits};
-/// let layout = Layout { cores: 2, receive_pool: 16 << 20, histograms: 3 << 20, forwarding: 0 };
+/// let layout = Layout { cores: 2, receive_pool: 16 << 20, histograms: 3 << 20, ..Layout::default() };
 /// let worst = Limits::default().worst_case(layout);
 /// println!("{worst}");
 /// assert!(worst.total() < 2 << 30);
@@ -80,7 +84,7 @@ impl Limits {
         let connections = self.max_connections as usize;
         let strangers = self.max_unauthenticated as usize;
         let line = |name, bound, share, bytes| Term { name, bound, bytes, share };
-        let terms = vec![
+        let mut terms = vec![
             // filled and touched at start, never more
             line("receive buffers", "io.buffers x io.buffer_size", Share::Core, layout.receive_pool),
             // bodies, header blocks, staged output (connection_buffer is inside it), open requests: all accounted
@@ -119,6 +123,25 @@ impl Limits {
             // code, allocator, admin
             line("process", "fixed", Share::Broker, PROCESS),
         ];
+        if layout.tls_connection > 0 {
+            terms.extend([
+                // keys and state of a session, and the part of a record that has come; what it sends is ciphertext in
+                // place of what core_buffer counts
+                line(
+                    "TLS sessions",
+                    "limits.max_connections",
+                    Share::Broker,
+                    connections.saturating_mul(layout.tls_connection),
+                ),
+                // a chain of certificates that came in part, until handshake_timeout
+                line(
+                    "TLS handshakes",
+                    "limits.max_unauthenticated",
+                    Share::Broker,
+                    strangers.saturating_mul(layout.tls_handshake),
+                ),
+            ]);
+        }
         WorstCase { terms, cores: layout.cores.max(1) }
     }
 }

@@ -116,6 +116,8 @@ pub struct Info {
     pub name: String,
     /// The client's id in HELLO.
     pub client: Uuid,
+    /// Who the transport has verified it to be: the name in its certificate (mutual TLS).
+    pub identity: Option<Box<str>>,
 }
 
 /// PINGs a peer may send at once (§7).

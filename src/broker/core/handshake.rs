@@ -97,7 +97,8 @@ impl Core {
         }
         self.strangers -= 1;
         self.counters.connections_moved += 1;
-        let moved = Moved { received: all.to_vec(), peer: conn.info.peer, since: conn.since, dealt: target.dealt };
+        let (peer, identity) = (conn.info.peer, conn.info.identity);
+        let moved = Moved { received: all.to_vec(), peer, identity, since: conn.since, dealt: target.dealt };
         self.actions.push_back(Action::Move { handle: conn.handle, core: target.core, moved });
     }
 

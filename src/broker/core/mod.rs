@@ -128,6 +128,8 @@ pub struct Moved {
     pub received: Vec<u8>,
     /// The peer's address, for people.
     pub peer: String,
+    /// Who the transport has verified it to be.
+    pub identity: Option<Box<str>>,
     /// When it was accepted.
     pub since: Time,
     /// The home core has dealt it to the receiver (spread channels).
@@ -266,7 +268,11 @@ impl Core {
     /// A connection that another core's [`Action::Move`] sent here. Tell its handle with [`Core::attach_moved`].
     pub fn moved_in(&mut self, now: Time, moved: &Moved) -> Key {
         self.now = now;
-        self.stranger(moved.since, moved.peer.clone())
+        let key = self.stranger(moved.since, moved.peer.clone());
+        if let Some(identity) = &moved.identity {
+            self.identified(key, identity);
+        }
+        key
     }
 
     /// The reactor's name for a moved connection. The bytes it brought with it are looked at, and may move it on:
@@ -289,6 +295,26 @@ impl Core {
         self.now = now;
         self.counters.bytes_received += u64::from(piece.len);
         self.input(key, leases.bytes(piece), Some(piece), leases, false);
+    }
+
+    /// Bytes arrived that lie in no leased buffer, such as those of a TLS record.
+    pub fn received_bytes<L: Leases>(&mut self, now: Time, key: Key, bytes: &[u8], leases: &L) {
+        self.now = now;
+        self.counters.bytes_received += bytes.len() as u64;
+        self.input(key, bytes, None, leases, false);
+    }
+
+    /// The peer's address, for people; empty where it is gone.
+    #[must_use]
+    pub fn peer(&self, key: Key) -> &str {
+        self.conns.get(key).map_or("", |conn| &conn.info.peer)
+    }
+
+    /// The transport has verified who the peer is (mutual TLS); before any bytes of it.
+    pub fn identified(&mut self, key: Key, identity: &str) {
+        if let Some(conn) = self.conns.get_mut(key) {
+            conn.info.identity = Some(identity.into());
+        }
     }
 
     /// Bytes from another core, on the link of this kind.

@@ -57,7 +57,7 @@ pub fn no_descriptors(site: &mut Site) -> String {
     assert!(share < site.scale(0.5, 0.1), "{:.0} % CPU while there is nothing to do", share * 100.0);
 
     log.find("accepting pauses");
-    assert_eq!(log.count("accepting pauses"), 0, "said once is enough");
+    assert!(log.count("accepting pauses") < 10, "so many lines of one kind in a while are enough");
 
     let answers: Vec<_> = crowd.iter_mut().map(answer).collect();
     let count = |kind| answers.iter().filter(|&&answer| answer == kind).count();
