@@ -38,11 +38,3 @@ pub use stats::{Counters, Dropped, LastError, Report, Snapshot};
 #[cfg(test)]
 #[path = "tests/mod.rs"]
 mod tests;
-
-/// Stub.
-pub struct ClientFactory;
-impl ClientFactory {
-    pub fn create(_: &str) -> Result<std::sync::Arc<dyn Client>, String> {
-        Err("none".into())
-    }
-}

@@ -211,7 +211,7 @@ impl Queue {
 
     fn admit_abort(&mut self, entry: Entry) -> Result<(), NotTaken> {
         let key = entry.message.key;
-        if entry.message.part == (Part::Aborted { sequence: 0 }) {
+        if entry.message.part == (Part::Aborted { sequence: 0 }) && !self.open.contains_key(&key) {
             // nothing of it ever came, and nothing will
             self.counters.accepted += 1;
             self.counters.queue_messages += 1;

@@ -46,7 +46,7 @@ impl FromStr for ListenAddr {
     fn from_str(text: &str) -> Result<ListenAddr, BadValue> {
         let bad = |expected| BadValue { given: text.into(), expected };
         if let Some(path) = text.strip_prefix("unix:") {
-            let usable = !path.is_empty() && path.len() <= MAX_UNIX_PATH;
+            let usable = !path.ends_with('/') && (1..=MAX_UNIX_PATH).contains(&path.len());
             return usable.then(|| ListenAddr::Unix(path.into())).ok_or(bad("unix: and a path of 1 to 107 bytes"));
         }
         let (kind, host_port): (fn(SocketAddr) -> ListenAddr, _) = match text.strip_prefix("tls://") {
