@@ -35,6 +35,11 @@ pub mod toolkit;
 #[cfg(feature = "server")]
 pub use broker::Server;
 
+/// The programs of `docs/FORWARDING.md`.
+#[cfg(all(doctest, feature = "forward"))]
+#[doc = include_str!("../docs/FORWARDING.md")]
+pub struct ForwardingDoctests;
+
 /// The README's programs, compiled with the documentation's examples.
 #[cfg(all(doctest, feature = "client", feature = "server"))]
 #[doc = include_str!("../README.md")]

@@ -13,6 +13,7 @@ mod connection_pool;
 mod examples;
 mod failure;
 mod fallback;
+mod forward;
 #[cfg(feature = "toolkit")]
 mod message_broker;
 #[cfg(feature = "otel")]
