@@ -111,11 +111,11 @@ pub(crate) fn reload_log(log: &Log, config: &Config) -> Result<Option<String>, S
 #[derive(Debug, clap::Args)]
 #[command(after_help = format!("{AFTER}{HELP_ADMIN}"))]
 pub(crate) struct Args {
-    #[command(flatten)]
-    admin: AdminArgs,
     /// error, warn, info, debug, trace, off, or a filter such as info,corelay::request=trace
     #[arg(value_name = "FILTER", value_parser = |text: &str| parse_filter(text).map(|_| text.to_owned()))]
     filter: Option<String>,
+    #[command(flatten)]
+    admin: AdminArgs,
 }
 
 const AFTER: &str = "\

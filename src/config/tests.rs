@@ -25,6 +25,14 @@ fn other(name: &str) -> &'static str {
         "log.level" => "warn,corelay::request=trace",
         "log.format" => "json",
         "telemetry.otlp" => "http://127.0.0.1:4318",
+        "producer.a.b.url" => "tcp://127.0.0.1:9",
+        "producer.a.b.channels" => "a,b",
+        "producer.a.b.what" => "both",
+        "producer.a.b.when_full" => "drop_oldest",
+        "producer.a.b.max_age" => "31s",
+        "forward.assembly_bytes" => "128MiB",
+        "forward.max_message" => "2MiB",
+        "producer.a.b.queue_bytes" => "32MiB",
         "limits.max_frame" | "channel.a.b.window" => "64KiB",
         "limits.window" | "limits.max_window" => "128KiB",
         "limits.queue_bytes" | "channel.a.b.queue_bytes" => "32MiB",
@@ -212,4 +220,32 @@ fn durations_are_read_as_durations() {
     let loaded = from_file("[limits]\nkeepalive = '250ms'\nwindow = 0x10_000\n").unwrap();
     assert_eq!(loaded.config.server.limits.keepalive, Duration::from_millis(250));
     assert_eq!(loaded.config.server.limits.window, 65_536);
+}
+
+#[test]
+fn producers_are_named_by_variables_as_the_seed_had_it() {
+    let variable = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let env = vec![
+        variable("PRODUCER_CONSUMER1", "tcp://127.0.0.1:9000"),
+        variable("PRODUCER_CONSUMER_2", "tcp://127.0.0.1:9001"),
+        variable("PRODUCER_MY_DB", "tcp://me:secret@127.0.0.1:9002"),
+        variable("PRODUCER_", "ignored"),
+    ];
+    let (_dir, path) =
+        written("[[producer]]\nid = 'My_DB'\nurl = 'tcp://127.0.0.1:1'\nwhat = 'both'\nchannels = ['a']");
+    let loaded = Loaded::from(&Sources { file: Some(path), env, ..Sources::default() }).unwrap();
+    let producers: Vec<_> =
+        loaded.config.server.producers.iter().map(|each| (each.id.as_str(), each.url.0.as_str())).collect();
+    let expected = [
+        ("My_DB", "tcp://me:secret@127.0.0.1:9002"),
+        ("consumer1", "tcp://127.0.0.1:9000"),
+        ("consumer-2", "tcp://127.0.0.1:9001"),
+    ];
+    assert_eq!(producers, expected);
+    let shown = loaded.to_toml();
+    assert!(shown.contains("tcp://me:***@127.0.0.1:9002") && !shown.contains("secret"), "{shown}");
+    let refused = refusal(from_file("[[producer]]\nid = 'a'\nwhat = 'all'"));
+    assert!(refused.contains("producer.a.what = all: expected request, response or both"), "{refused}");
+    let refused = refusal(from_file("[[producer]]\nid = 'a'"));
+    assert!(refused.contains("producer.a.url = nothing: expected where to forward to"), "{refused}");
 }
