@@ -78,7 +78,8 @@ fn refusal(result: Result<Loaded, ConfigError>) -> String {
 #[test]
 fn every_setting_is_set_from_file_environment_and_set_alike() {
     // the entry exists, so that its variables find it by its true name
-    let (_dir, path) = written("[[channel]]\nid = 'a.b'\n");
+    let text = "[[channel]]\nid = 'a.b'\n[[producer]]\nid = 'a.b'\nurl = 'tcp://127.0.0.1:1'\n";
+    let (_dir, path) = written(text);
     let file = Some(path);
     for (name, variable) in every_setting() {
         let value = other(&name);
