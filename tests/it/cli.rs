@@ -7,6 +7,7 @@
 //! | `request` | the sending side, and its exit codes |
 //! | `exec` | providers that run a command for each request |
 //! | `admin` | what looks at a running broker: lists, check, drain, top |
+//! | `tls` | TLS in every command, and its files |
 //! | `tools` | ping and demo |
 
 mod admin;
@@ -14,4 +15,5 @@ mod exec;
 mod request;
 pub mod run;
 mod serve;
+mod tls;
 mod tools;

@@ -313,7 +313,7 @@ where
 
     pub(super) fn tls_ended(&mut self, user: u64) {
         let Some(entry) = self.secure.get(user) else { return };
-        let (conn, truncated) = (entry.conn, entry.session.is_open() && !entry.session.heard_close());
+        let (conn, truncated) = (entry.conn, entry.session.is_cut_short());
         self.secure.figures.truncated += u64::from(truncated);
         self.core.lost(self.now, conn);
     }
@@ -387,6 +387,10 @@ where
         let Some(entry) = entries.get_mut(key) else { return self.core.recycle(batch) };
         let conn = entry.conn;
         if std::mem::take(&mut entry.lent) {
+            batch.sent += std::mem::take(&mut entry.left);
+            if batch.remaining() == 0 {
+                return self.core.sent(self.now, conn, batch, false);
+            }
             entry.batch = Some(batch);
             return self.secure.touch(key);
         }
@@ -423,7 +427,7 @@ where
                 }
                 None => {}
             }
-            *awaits |= (was_sending && !entry.session.is_blocked()) || entry.shut;
+            *awaits |= (was_sending && entry.session.has_more()) || entry.shut;
         }
     }
 }
