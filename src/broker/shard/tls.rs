@@ -341,6 +341,7 @@ where
         let Some(mut entry) = self.secure.entries.remove(Key::unpack(handle & !TLS)) else { return };
         if !entry.session.is_open() && !entry.failed {
             self.secure.figures.failed += 1;
+            self.secure.log.given_up(self.now);
         }
         if !abort {
             entry.session.close_notify();
@@ -440,13 +441,24 @@ struct Quiet {
 }
 
 impl Quiet {
-    fn fault(&mut self, now: Time, peer: &str, was_open: bool, fault: &Fault) {
+    /// Whether a line may be written now; with how many others were not.
+    fn turn(&mut self, now: Time) -> Option<u64> {
         if now < self.next {
             self.unsaid += 1;
-            return;
+            return None;
         }
         self.next = now + LOG_EVERY;
-        let more = std::mem::take(&mut self.unsaid);
+        Some(std::mem::take(&mut self.unsaid))
+    }
+
+    fn given_up(&mut self, now: Time) {
+        if let Some(more) = self.turn(now) {
+            warn!(more, "a TLS handshake was given up, or took longer than handshake_timeout");
+        }
+    }
+
+    fn fault(&mut self, now: Time, peer: &str, was_open: bool, fault: &Fault) {
+        let Some(more) = self.turn(now) else { return };
         if was_open {
             warn!(peer, %fault, more, "a TLS session ended");
         } else {
