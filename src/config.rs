@@ -53,6 +53,11 @@ impl Config {
         }
         admin
     }
+
+    /// The settings that have another value than in `earlier`, by name.
+    pub(crate) fn changed_since(&self, earlier: &Config) -> Vec<String> {
+        show::differences(earlier, self)
+    }
 }
 
 /// A setting's name: `section.key`, or `list.entry.key` for one of a list.
