@@ -10,6 +10,7 @@
 
 mod error;
 #[cfg(any(test, feature = "fuzzing"))]
+#[allow(dead_code)] // with the feature it is `fuzz/`, which includes these files, that calls it
 pub(crate) mod fuzzing;
 mod log;
 mod show;
