@@ -10,30 +10,50 @@
 //! again, on one thread's [`runtime`]. `docs/FORWARDING.md` has the table of clients and what they promise.
 
 mod breaker;
+#[cfg(any(feature = "nats", feature = "redis", feature = "amqp", feature = "kafka"))]
+pub mod bridges;
 mod client;
 mod dead_letter;
 pub mod envelope;
 mod error;
+#[cfg(any(feature = "nats", feature = "redis", feature = "amqp", feature = "kafka", feature = "postgres"))]
+mod headers;
 mod message;
 mod options;
 mod outcome;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod producer;
 mod queue;
 mod runner;
 pub mod runtime;
 mod stats;
+#[cfg(any(feature = "nats", feature = "redis", feature = "amqp", feature = "kafka", feature = "postgres"))]
+mod target;
 mod trouble;
 mod wait;
 
 pub use breaker::State;
+#[cfg(feature = "amqp")]
+pub use bridges::AmqpClient;
+#[cfg(feature = "kafka")]
+pub use bridges::KafkaClient;
+#[cfg(feature = "nats")]
+pub use bridges::NatsClient;
+#[cfg(feature = "redis")]
+pub use bridges::RedisClient;
 pub use client::{BatchFuture, Client, Done, Promise, SendFuture, Takes};
 pub use error::{SendError, SendErrorKind};
 pub use message::{Headers, Kind, Message, Part};
 pub use options::{OptionsError, ProducerOptions, WhenFull};
 pub use outcome::{DropReason, ForwardError, NotTaken};
+#[cfg(feature = "postgres")]
+pub use postgres::PostgresClient;
 pub use producer::Producer;
 pub use runner::Runner;
 pub use stats::{Counters, Dropped, LastError, Report, Snapshot};
+#[cfg(any(feature = "nats", feature = "redis", feature = "amqp", feature = "kafka", feature = "postgres"))]
+pub use target::InvalidTarget;
 
 #[cfg(test)]
 #[path = "tests/mod.rs"]
