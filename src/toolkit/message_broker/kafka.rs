@@ -10,6 +10,8 @@
 //!   partitions are dealt out anew, and what was on its way is delivered again.
 //! - [`Order::PerKey`](super::Order::PerKey) hands out the next message of a partition when the one before is
 //!   acknowledged.
+//! - Experimental: consumers do not pass the conformance suite on the mock cluster yet, and creating and deleting
+//!   topics has not been run against a real broker.
 //! - TLS needs a librdkafka built with OpenSSL: the cargo feature `kafka-tls`.
 
 mod codec;
