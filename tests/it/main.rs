@@ -16,6 +16,7 @@ mod examples;
 mod failure;
 mod fallback;
 mod forward;
+mod forwarding;
 #[cfg(feature = "toolkit")]
 mod message_broker;
 #[cfg(feature = "otel")]
