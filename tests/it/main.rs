@@ -23,6 +23,7 @@ mod message_broker;
 mod otlp;
 mod packaging;
 mod pki;
+mod producers;
 #[cfg(feature = "toolkit")]
 mod servers;
 mod serving;

@@ -19,7 +19,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("src/reactor", &["base"]),
     ("src/tls", &["base"]),
     ("src/broker", &["base", "protocol", "reactor", "forward", "tls"]),
-    ("src/telemetry", &["base", "protocol", "broker", "tls"]),
+    ("src/telemetry", &["base", "protocol", "broker", "forward", "tls"]),
     ("src/config", &["base", "broker", "telemetry"]),
 ];
 
