@@ -2,7 +2,7 @@
 //!
 //! | file | what it is |
 //! |---|---|
-//! | `serve` | the broker |
+//! | `serve`, `reload` | the broker, and what it reads anew |
 //! | `request`, `publish` | the sending side |
 //! | `reply`, `exec` | the answering side |
 //! | `ping` | round trips to a broker |
@@ -22,6 +22,7 @@ mod input;
 mod lists;
 mod ping;
 mod publish;
+mod reload;
 mod reply;
 mod request;
 mod serve;

@@ -33,6 +33,13 @@ pub(crate) struct Config {
     pub(crate) admin: AdminOptions,
 }
 
+impl Config {
+    /// The settings that have another value than in `earlier`, by name.
+    pub(crate) fn changed_since(&self, earlier: &Config) -> Vec<String> {
+        show::differences(earlier, self)
+    }
+}
+
 /// A setting's name: `section.key`, or `list.entry.key` for one of a list.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Key {

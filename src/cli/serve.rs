@@ -6,11 +6,12 @@ use std::thread;
 
 use corelay::broker::{Server, Stopper};
 use corelay::telemetry::Bound;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tracing::{info, warn};
 
 use super::exit::Failure;
+use super::reload::{Reload, waits_for_a_start};
 use crate::config::{Config, Loaded, Sources};
 
 /// Run the broker
@@ -55,7 +56,7 @@ Settings come from --config, then the environment (CORELAY_SECTION_KEY, as in CO
 then the other flags; later ones win. --check-config prints every setting there is.
 
 SIGTERM or SIGINT drains: nothing new is taken, what is in flight may finish within limits.drain_timeout. A second \
-one ends at once.
+one ends at once. SIGHUP reads the settings again and takes up those that can change while it runs.
 
 Examples:
   corelay serve
@@ -96,11 +97,12 @@ impl Args {
 
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
     let check = args.check_config;
-    let loaded = Loaded::from(&args.sources()).map_err(|error| Failure::usage(error.to_string()))?;
+    let sources = args.sources();
+    let loaded = Loaded::from(&sources).map_err(|error| Failure::usage(error.to_string()))?;
     if check {
         return print(&loaded.to_toml());
     }
-    serve(loaded.config)
+    serve(loaded.config, sources)
 }
 
 fn print(text: &str) -> Result<(), Failure> {
@@ -108,13 +110,14 @@ fn print(text: &str) -> Result<(), Failure> {
     stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(|error| Failure::stdout(&error))
 }
 
-fn serve(config: Config) -> Result<(), Failure> {
+fn serve(config: Config, sources: Sources) -> Result<(), Failure> {
     // before the start, so that a signal during it is not lost
-    let signals = Signals::new([SIGINT, SIGTERM]);
+    let signals = Signals::new([SIGINT, SIGTERM, SIGHUP]);
     let signals = signals.map_err(|error| Failure::new(FAILED, format!("cannot listen for signals: {error}")))?;
     let failed = |error: corelay::broker::ServerError| Failure::new(FAILED, error.to_string());
     // an address in use is told before anything starts
     let admin = Bound::new(&config.admin).map_err(|error| Failure::new(FAILED, error.to_string()))?;
+    let running = config.clone();
     let server = Server::start(config.server).map_err(failed)?;
     let admin = admin.map(|admin| admin.serve(server.inspector())).transpose();
     let admin = admin.map_err(|error| Failure::new(FAILED, error.to_string()))?;
@@ -125,16 +128,22 @@ fn serve(config: Config) -> Result<(), Failure> {
         warn!(text = failure.text, "stdout is closed");
     }
     let stopper = server.stopper();
-    thread::spawn(move || obey(signals, &stopper));
+    // what SIGHUP can change in a running broker: each part takes its own out of the new settings
+    let reload = Reload::new(sources).with("settings", waits_for_a_start(running));
+    thread::spawn(move || obey(signals, &stopper, reload));
     server.join().map_err(failed)?;
     info!("ended in order");
     Ok(())
 }
 
-/// Drains at the first signal, ends the process at the second.
-fn obey(mut signals: Signals, stopper: &Stopper) {
+/// Drains at the first signal that asks for the end, ends the process at the second; reloads at SIGHUP.
+fn obey(mut signals: Signals, stopper: &Stopper, mut reload: Reload) {
     let mut draining = false;
     for signal in signals.forever() {
+        if signal == SIGHUP {
+            reload.now();
+            continue;
+        }
         if draining {
             warn!("ended at once by a second signal");
             std::process::exit(128 + signal);
