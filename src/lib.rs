@@ -8,6 +8,7 @@
 //! |---|---|---|
 //! | [`protocol`] | frames, encode and decode on slices, error codes | always |
 //! | `client` | `Consumer`, `Provider`, `ConsumerPool` for tokio programs | `client` |
+//! | `forward` | the producer pool: messages to outside systems | `forward`, with `server` |
 //! | `toolkit` | worker pool, event processor, connection pool, message broker interface | `toolkit`; of it `worker_pool` in `client` too |
 //! | `telemetry` | the admin endpoint: health, metrics, a dashboard | `telemetry` |
 //! | `broker`, `Server` | the broker, embedded or run by `corelay serve` | `server` |
@@ -19,6 +20,8 @@ pub mod protocol;
 pub mod broker;
 #[cfg(feature = "client")]
 pub mod client;
+#[cfg(feature = "forward")]
+pub mod forward;
 #[cfg(feature = "server")]
 pub mod reactor;
 #[cfg(feature = "telemetry")]

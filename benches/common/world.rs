@@ -67,6 +67,8 @@ impl World {
             limits: Limits::default(),
             channels: vec![spread],
             copy_below: COPY_BELOW,
+            routes: Vec::new(),
+            tap_bytes: 0,
             meters: 256,
         };
         let cores = (0..cores).map(|core| Core::new(Options { core, ..options.clone() }, now)).collect();

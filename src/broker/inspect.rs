@@ -264,6 +264,8 @@ mod tests {
             limits: Limits::default(),
             channels: Vec::new(),
             copy_below: 2048,
+            routes: Vec::new(),
+            tap_bytes: 0,
             meters: 1,
         };
         Core::new(options, Time::ZERO)

@@ -275,6 +275,8 @@ fn spawn(
             limits: options.limits.clone(),
             channels: options.channels.iter().map(channel).collect(),
             copy_below: COPY_BELOW,
+            routes: Vec::new(),
+            tap_bytes: 0,
             meters: options.telemetry_channels,
         };
         let (waker_out, waker_in) = mpsc::channel();

@@ -15,8 +15,9 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("src/toolkit/testing", &[]),
     ("src/toolkit/connection_pool", &[]),
     ("src/toolkit/message_broker", &["client"]),
+    ("src/forward", &["base", "protocol", "toolkit"]),
     ("src/reactor", &["base"]),
-    ("src/broker", &["base", "protocol", "reactor"]),
+    ("src/broker", &["base", "protocol", "reactor", "forward"]),
     ("src/telemetry", &["base", "protocol", "broker"]),
     ("src/config", &["base", "broker", "telemetry"]),
 ];

@@ -3,10 +3,12 @@
 //! | file | what it is |
 //! |---|---|
 //! | `world`, `pool` | what stands in for shards: sockets, receive buffers, the mesh, the clock |
+//! | `companion` | what stands in for the threads that forward |
 //! | `wire`, `scripts` | a harness in which a test reads like a script of frames; one script a rule |
 //! | `matrix` | every frame in every state of a stream, against a table |
 //! | `simulation`, `model` | random clients that know what they may expect, from one seed |
 
+mod companion;
 mod matrix;
 mod model;
 mod pool;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use corelay::base::ChannelId;
 use corelay::base::limits::Limits;
-use corelay::broker::core::{Channel, Options};
+use corelay::broker::core::{Channel, Options, Route};
 use corelay::protocol::{Flags, Role};
 
 use crate::model::{Client, Habits, Shared};
@@ -56,6 +56,18 @@ fn limits(rng: &mut Rng) -> Limits {
     }
 }
 
+/// Who is to get copies: nobody, in every other run.
+fn routes(rng: &mut Rng, channels: &[ChannelId]) -> Vec<Route> {
+    let n = rng.pick(&[0, 0, 0, 1, 2, 3]);
+    let route = |rng: &mut Rng| Route {
+        channels: rng.one_in(3).then(|| vec![channels[0]]),
+        requests: !rng.one_in(4),
+        responses: rng.one_in(2),
+        block: rng.one_in(3),
+    };
+    (0..n).map(|_| route(rng)).collect()
+}
+
 impl Run {
     fn new(seed: u64, tracing: bool) -> Run {
         let mut rng = Rng::new(seed);
@@ -70,6 +82,7 @@ impl Run {
                 of_their_own.push(Channel { id, spread, window, queue_requests: None, queue_bytes: None });
             }
         }
+        let routes = routes(&mut rng, &channels);
         let options = Options {
             core: 0,
             cores,
@@ -79,6 +92,8 @@ impl Run {
             limits: limits.clone(),
             channels: of_their_own,
             copy_below: rng.pick(&[1, 40, 2048]),
+            routes,
+            tap_bytes: rng.pick(&[0, 300, 20_000, 1 << 20]),
             meters: 1,
         };
         let smallest = options.channels.iter().filter_map(|channel| channel.window).min().unwrap_or(limits.window);
@@ -148,6 +163,11 @@ impl Run {
                 self.world.pass(ms(self.rng.below(most + 1) as u64));
             }
             18 if self.rng.one_in(15) => self.jump(),
+            18 => {
+                let companion = &mut self.world.shards[shard].companion;
+                companion.stalled = self.rng.one_in(3);
+                companion.full = self.rng.next() & self.rng.next();
+            }
             19 if self.rng.one_in(10) && self.clients.iter().filter(|client| !client.dead).count() < 9 => self.join(),
             _ => {
                 self.world.doze(shard);
@@ -232,6 +252,9 @@ impl Run {
     fn wind_up(&mut self) {
         trace!(self.world, "winding up");
         self.shared.finishing = true;
+        for shard in &mut self.world.shards {
+            (shard.companion.stalled, shard.companion.full) = (false, 0);
+        }
         for sock in &mut self.world.socks {
             sock.room = usize::MAX;
         }
@@ -313,6 +336,8 @@ impl Run {
         for (number, spec) in self.shared.specs.iter().enumerate() {
             assert!(spec.outcome.is_some(), "request {number} never ended: {spec:?}");
         }
+        let copies = self.world.shards.iter().flat_map(|shard| &shard.companion.whole);
+        self.shared.check_copies(copies);
     }
 }
 

@@ -19,9 +19,10 @@ use std::time::Duration;
 
 use corelay::base::ChannelId;
 use corelay::base::limits::Limits;
-use corelay::broker::core::{Action, Channel, Options};
+use corelay::broker::core::{Action, Channel, Options, Route};
 use corelay::protocol::{Code, Flags, FrameType, HEADER_LEN, Header, Hello, Role, VERSION, Welcome, encode_headers};
 
+use crate::companion::{Companion, Copy};
 use crate::rng::Rng;
 use crate::world;
 
@@ -233,6 +234,16 @@ impl World {
     }
 
     pub(crate) fn cores(cores: u16, limits: Limits, channels: Vec<Channel>) -> World {
+        World::forwarding(cores, limits, channels, Vec::new(), 0)
+    }
+
+    pub(crate) fn forwarding(
+        cores: u16,
+        limits: Limits,
+        channels: Vec<Channel>,
+        routes: Vec<Route>,
+        tap_bytes: usize,
+    ) -> World {
         let options = Options {
             core: 0,
             cores,
@@ -242,6 +253,8 @@ impl World {
             limits,
             channels,
             copy_below: 64,
+            routes,
+            tap_bytes,
             meters: 8,
         };
         let weather = WEATHER.with_borrow(|weather| *weather);
@@ -328,6 +341,26 @@ impl World {
         drop(world);
         self.settle();
         Client { world: self.clone(), sock, rx: Rc::default() }
+    }
+
+    /// Changes how each core's companion behaves.
+    pub(crate) fn companion(&self, change: impl Fn(&mut Companion)) {
+        self.inner.borrow_mut().shards.iter_mut().for_each(|shard| change(&mut shard.companion));
+    }
+
+    /// What was copied whole, core by core.
+    pub(crate) fn copies(&self) -> Vec<Copy> {
+        self.inner.borrow().shards.iter().flat_map(|shard| shard.companion.whole.clone()).collect()
+    }
+
+    /// Copies that ended in ABORT.
+    pub(crate) fn aborted(&self) -> u64 {
+        self.inner.borrow().shards.iter().map(|shard| shard.companion.aborted).sum()
+    }
+
+    /// By producer: messages there was no room for, on the first core.
+    pub(crate) fn dropped(&self) -> Vec<u64> {
+        self.inner.borrow().shards[0].core.tap_dropped().to_vec()
     }
 
     /// Receive buffers that are leased.

@@ -15,6 +15,7 @@ use std::time::Duration;
 use corelay::base::{Batch, Key, Leases, Piece, Time};
 use corelay::broker::core::{Action, Core, LinkKind, Options, Output};
 
+use crate::companion::Companion;
 use crate::pool::Pool;
 
 /// How a socket is being received on.
@@ -70,6 +71,7 @@ pub(crate) struct Shard {
     /// What other cores look at before they wake this one.
     sleeping: bool,
     pub(crate) reports: Vec<Action>,
+    pub(crate) companion: Companion,
     turns: u64,
     /// The last turn in which the kernel had a batch.
     sending_until: u64,
@@ -146,6 +148,7 @@ impl World {
             sleep: Sleep::Awake,
             sleeping: false,
             reports: Vec::new(),
+            companion: Companion::default(),
             turns: 0,
             sending_until: 0,
         };
@@ -298,6 +301,10 @@ impl World {
             }
         }
         let s = &mut self.shards[shard];
+        while let Some(batch) = s.core.next_tapped() {
+            moved = true;
+            s.companion.hand_over(batch);
+        }
         s.core.end_turn(self.pressed, &s.pool);
         s.turns += 1;
         self.check_leases(shard);
@@ -444,15 +451,23 @@ impl World {
 
     /// A core's turn, but for its sockets: mesh, deadlines, output. Nothing happens on one that sleeps.
     pub(crate) fn turn(&mut self, shard: usize, items: usize) -> bool {
+        let Shard { core, companion, .. } = &mut self.shards[shard];
+        let (full, read) = (companion.full, companion.turn(|batch| core.recycle_tapped(batch)));
+        // the companion wakes a core that waits for it
+        if core.is_paused() && (read || core.tap_full() != full) {
+            self.wake(shard);
+        }
         let core = &self.shards[shard].core;
         let due = core.next_deadline().is_some_and(|at| at <= self.now);
         if self.shards[shard].sleep == Sleep::Asleep && !due {
-            return false;
+            return read;
         }
+        let Shard { core, companion, .. } = &mut self.shards[shard];
+        core.tap_turn(companion.read, companion.full);
         let pulled = self.pull(shard, items);
         let due = self.advance(shard);
         let finished = self.finish(shard);
-        pulled | due | finished
+        pulled | due | finished | read
     }
 
     /// Everything that can move without the clock moves, in pieces of at most `piece` bytes. Says whether anything
@@ -508,6 +523,7 @@ impl World {
         for (index, shard) in self.shards.iter().enumerate() {
             assert!(shard.core.is_empty(), "core {index} is not empty at the end: {:#?}", shard.core.snapshot());
             assert_eq!(shard.pool.leased(), 0, "core {index}: leases that never came home");
+            assert_eq!(shard.companion.open(), 0, "core {index}: copies that neither ended nor were aborted");
         }
         self.check_outcomes();
     }

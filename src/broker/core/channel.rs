@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use foldhash::quality::RandomState;
 use slab::Slab;
 
+use super::tap::Taps;
 use crate::base::{ChannelId, Key};
 
 /// Who queues: a connection, and behind a link which connection of the other core.
@@ -35,6 +36,10 @@ pub(super) struct Channel {
     pub dealt: [u16; 2],
     /// Its connections may be on several cores.
     pub spread: bool,
+    /// Nothing is dispatched nor granted, for a producer can't keep up.
+    pub paused: bool,
+    /// Who is to get a copy of what.
+    pub taps: Taps,
     /// Connections on it here.
     pub connections: u32,
     /// Requests on it here.
@@ -93,6 +98,8 @@ impl Channel {
             queue_bytes,
             dealt: [0, 1],
             spread: remotes > 0,
+            paused: false,
+            taps: Taps::default(),
             connections: 0,
             requests: 0,
             providers: 0,

@@ -63,6 +63,8 @@ impl Core {
             return Ok(());
         }
         self.dispatch(request);
+        // one that was refused at once is not forwarded either
+        self.tap_begin(request, Dir::Up, opening.block);
         Ok(())
     }
 
@@ -121,6 +123,7 @@ impl Core {
             handed: false,
             ending_there: None,
             answering: false,
+            only_forwarded: false,
             deadline: arrived.after_millis(timeout),
             timeout,
             timer: None,
@@ -194,7 +197,14 @@ impl Core {
         if request.replay.is_some() {
             self.keep_for_retry(key, body);
         }
+        self.tap_body(key, Dir::Up, body, end);
         let request = self.requests.get_mut(key).expect("as above");
+        if request.only_forwarded {
+            request.up.received_end |= end;
+            request.up.left(body.len() as u32);
+            self.forwarded_only(key);
+            return Ok(());
+        }
         if request.provider_done || request.ending_there.is_some() {
             // the answer is on its way out; nobody wants these bytes any more
             self.counters.bytes_discarded += body.len() as u64;

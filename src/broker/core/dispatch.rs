@@ -1,7 +1,7 @@
 //! Which provider a request goes to, and how it waits for one (§6).
 
 use super::Core;
-use super::channel::Place;
+use super::channel::{Channel, Place};
 use super::flow::{Dir, Flow};
 use super::streams::Assigned;
 use crate::base::Key;
@@ -13,15 +13,18 @@ impl Core {
         let state = self.requests.get(request).expect("looked up by the caller");
         let channel = state.channel;
         let wait = state.flags.has(Flags::WAIT);
-        if self.channels[channel as usize].spread
-            && let Some(core) = self.choose_core(request)
-        {
-            return self.assign_link(request, core);
-        }
-        if let Some(provider) = self.pick(channel) {
-            self.assign(request, provider);
-        } else if wait || self.channels[channel as usize].providers > 0 {
+        let Channel { spread, paused, providers, .. } = self.channels[channel as usize];
+        let elsewhere = if spread { self.choose_core(request) } else { None };
+        if paused && (wait || providers > 0 || elsewhere.is_some() || self.may_only_be_forwarded(request)) {
             self.enqueue(request);
+        } else if let Some(core) = elsewhere {
+            self.assign_link(request, core);
+        } else if let Some(provider) = self.pick(channel) {
+            self.assign(request, provider);
+        } else if wait || providers > 0 {
+            self.enqueue(request);
+        } else if self.may_only_be_forwarded(request) {
+            self.only_forward(request);
         } else {
             self.end_request(request, Code::NoProvider, "nobody serves the channel");
         }
@@ -30,9 +33,13 @@ impl Core {
     /// Of two available providers picked at random, the one with the smaller share in use.
     #[inline]
     pub(super) fn pick(&mut self, channel: u32) -> Option<Key> {
-        let n = self.channels[channel as usize].available.len();
+        let Channel { paused, available, .. } = &self.channels[channel as usize];
+        let n = available.len();
+        if *paused {
+            return None;
+        }
         if n <= 1 {
-            return self.channels[channel as usize].available.first().copied();
+            return available.first().copied();
         }
         let random = self.random();
         // a fixed-point product instead of a modulo: Lemire, "Fast random integer generation" (2019)
@@ -157,6 +164,8 @@ impl Core {
                 self.enlist(request, Dir::Up);
             } else if self.requests.get(request).is_some_and(|state| state.flags.has(Flags::WAIT)) {
                 keep.push(request);
+            } else if self.may_only_be_forwarded(request) {
+                self.only_forward(request);
             } else {
                 self.end_request(request, Code::NoProvider, "the channel's last provider left");
             }
@@ -184,6 +193,7 @@ impl Core {
             credited: old.credited,
             uncredited: old.credited,
             grown: old.grown,
+            copied: old.copied,
             begun: true,
             received_end: old.received_end,
             head: replay.head.clone(),

@@ -103,6 +103,7 @@ impl Core {
         if let Some(timer) = state.timer {
             self.wheel.cancel(timer);
         }
+        self.tap_released(request, [state.up.copied, state.down.copied]);
         self.held -= state.heap();
         state.up.queue.clear(&mut self.released);
         state.down.queue.clear(&mut self.released);

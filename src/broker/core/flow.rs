@@ -12,6 +12,7 @@
 
 use std::collections::VecDeque;
 
+use super::tap::Copied;
 use crate::base::{Leases, Piece};
 use crate::protocol::Code;
 
@@ -80,6 +81,8 @@ pub(super) struct Flow {
     pub ended: bool,
     /// Waits for its turn on the connection downstream.
     pub in_ring: bool,
+    /// How far it has been copied for those it is forwarded to.
+    pub copied: Copied,
     /// Entries of the header block for the opening frame, with the size in front.
     pub head: Option<Box<[u8]>>,
     /// What ends the direction in place of END.
@@ -103,6 +106,7 @@ impl Flow {
         opened: true,
         ended: true,
         in_ring: false,
+        copied: Copied::No,
         head: None,
         trailer: None,
         queue: ByteQueue(None),

@@ -152,13 +152,15 @@ impl Core {
         let limits = &self.options.limits;
         let own = self.channel_options(id);
         let remotes = own.map_or(0, |own| if own.spread > 1 { usize::from(self.options.cores) } else { 0 });
-        let state = Channel::new(
+        let mut state = Channel::new(
             id,
             own.and_then(|own| own.window).unwrap_or(limits.window),
             own.and_then(|own| own.queue_requests).unwrap_or(limits.queue_requests),
             own.and_then(|own| own.queue_bytes).unwrap_or(limits.queue_bytes),
             if self.options.cores > 1 { remotes } else { 0 },
         );
+        state.taps = self.tap.of(id);
+        state.paused = self.is_to_pause(&state);
         let index = self.channels.insert(state) as u32;
         self.channel_of.insert(id, index);
         index

@@ -19,6 +19,7 @@
 //! | `dispatch`, `channel` | which provider a request goes to, and how it waits |
 //! | `flow`, `outbox`, `output` | credit, and what leaves in which order |
 //! | `request`, `ending` | a request's states, and every way it can end |
+//! | `tap` | what is copied for those it is forwarded to |
 //! | `link` | other cores, as one more kind of connection |
 //! | `timers`, `drain`, `memory` | silence, shutting down, accounted memory |
 //! | `counters`, `meter`, `snapshot` | nothing: what happened, how long it took, how things stand |
@@ -48,6 +49,7 @@ mod rx;
 mod short;
 mod snapshot;
 mod streams;
+mod tap;
 mod timers;
 
 use std::collections::{HashMap, VecDeque};
@@ -63,6 +65,7 @@ use self::options::Timeouts;
 use self::outbox::Spare;
 use self::request::Request;
 use self::rx::{Found, Violation, check_header};
+use self::tap::Tap;
 use crate::base::wheel::Wheel;
 use crate::base::{Batch, ChannelId, Key, Leases, Piece, Table, Time};
 use crate::protocol::{Code, FrameType, MAX_HANDSHAKE_FRAME};
@@ -72,6 +75,7 @@ pub use self::link::LinkKind;
 pub use self::meter::Meter;
 pub use self::options::{COPY_BELOW, Channel, Options};
 pub use self::snapshot::{ChannelSnapshot, ConnSnapshot, Figures, PAGE, Page, Snapshot};
+pub use self::tap::{MAX_ROUTES, Record, Route, records};
 
 /// What the shard is to do with its reactor.
 #[derive(Debug, PartialEq, Eq)]
@@ -161,6 +165,7 @@ pub struct Core {
     counters: Counters,
     meters: Meters,
     timeouts: Timeouts,
+    tap: Tap,
     /// What is read now was sent before WELCOME could be.
     early: bool,
     /// A head that came in parts, while it is looked at.
@@ -202,6 +207,7 @@ impl Core {
             counters: Counters::default(),
             meters: Meters::new(options.meters),
             timeouts: Timeouts::new(&options.limits),
+            tap: Tap::new(options.routes.clone(), options.tap_bytes),
             early: false,
             scratch: Vec::new(),
             options,

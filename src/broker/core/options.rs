@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use super::tap::Route;
 use crate::base::ChannelId;
 use crate::base::limits::Limits;
 
@@ -26,6 +27,10 @@ pub struct Options {
     pub channels: Vec<Channel>,
     /// Bodies shorter than this are copied, longer ones passed on by reference, in bytes.
     pub copy_below: usize,
+    /// Who is to get a copy of what: one entry a producer, at most [`MAX_ROUTES`](super::MAX_ROUTES).
+    pub routes: Vec<Route>,
+    /// Copied bytes that may be on their way to the companion at once.
+    pub tap_bytes: usize,
     /// Channels that get a [`Meter`](super::Meter) of their own.
     pub meters: usize,
 }

@@ -332,6 +332,9 @@ impl Core {
     pub(super) fn credit_source(&mut self, key: Key, dir: Dir) {
         let Some(request) = self.requests.get_mut(key) else { return };
         let channel = &self.channels[request.channel as usize];
+        if channel.paused {
+            return;
+        }
         let (window, may_grow) = (channel.window, !channel.spread && self.held < self.options.limits.core_buffer / 4);
         let (Some((source, stream)), target) = (request.source(dir), request.target(dir)) else { return };
         let flow = request.flow(dir);

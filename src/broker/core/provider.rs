@@ -36,6 +36,7 @@ impl Core {
             }
             self.note_first_byte(request);
             self.drop_replay(request);
+            self.tap_begin(request, Dir::Down, head);
         }
         Ok(())
     }
@@ -91,6 +92,7 @@ impl Core {
             return Ok(());
         }
         let ending = state.ending_there;
+        self.tap_body(request, Dir::Down, body, end && ending.is_none());
         if end {
             self.provider_ended(key, stream);
         }

@@ -40,6 +40,8 @@ pub(super) struct Request {
     pub ending_there: Option<Code>,
     /// RESPONSE has come: there is no second attempt.
     pub answering: bool,
+    /// No provider is to get it: it is done when it has been forwarded.
+    pub only_forwarded: bool,
     pub deadline: Time,
     /// How long before that its REQUEST began to come, in milliseconds.
     pub timeout: u32,

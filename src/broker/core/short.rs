@@ -5,10 +5,12 @@
 //! `false` here, with nothing changed (but a number drawn), and goes the long way.
 
 use super::Core;
+use super::channel::Channel;
 use super::conn::Side;
-use super::flow::Flow;
+use super::flow::{Dir, Flow};
 use super::request::Request;
 use super::streams::Assigned;
+use super::tap::Head;
 use super::timers::request_token;
 use crate::base::Key;
 use crate::base::limits::REQUEST_STATE;
@@ -34,6 +36,7 @@ impl Core {
         let free = consumer.opened.get(stream).is_none() && consumer.opened.open() < max_streams;
         let state = &self.channels[channel as usize];
         let (granted, len) = (state.window, body.len() as u32);
+        let taps = state.taps;
         if consumer.peer_goes || !free || state.spread || granted < len {
             return false;
         }
@@ -58,6 +61,7 @@ impl Core {
             handed: false,
             ending_there: None,
             answering: false,
+            only_forwarded: false,
             deadline,
             timeout,
             timer: None,
@@ -82,6 +86,10 @@ impl Core {
         }
         let timer = self.wheel.insert(deadline, request_token(request));
         self.requests.get_mut(request).expect("just inserted").timer = Some(timer);
+        if taps.requests != 0 {
+            let head = Head { id, channel: self.channels[channel as usize].id, headers: &[] };
+            self.tap.begin(request, Dir::Up, taps, head, body, true);
+        }
         let consumer = self.conns.get_mut(key).expect("looked up above");
         consumer.opened.set_active(stream, request);
         let state = &mut self.channels[channel as usize];
@@ -127,6 +135,11 @@ impl Core {
             self.dirty.push(consumer);
         }
         let state = self.requests.remove(request).expect("looked up above");
+        let Channel { taps, id: channel_id, .. } = self.channels[channel as usize];
+        if taps.responses != 0 {
+            let head = Head { id: &state.id, channel: channel_id, headers: &[] };
+            self.tap.begin(request, Dir::Down, taps, head, body, true);
+        }
         if let Some(timer) = state.timer {
             self.wheel.cancel(timer);
         }

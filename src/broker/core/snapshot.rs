@@ -254,7 +254,7 @@ impl Core {
             }
             assert_eq!(
                 request.place.is_some(),
-                request.provider.is_none() && !request.provider_done,
+                request.provider.is_none() && !request.provider_done && !request.only_forwarded,
                 "{key:?} in the queue"
             );
         }
@@ -266,7 +266,8 @@ impl Core {
             let on_it = self.conns.iter().filter(|(_, conn)| conn.channel as usize == index);
             let in_use: u32 = on_it.filter(|(_, conn)| conn.side == Side::Provider).map(|(_, conn)| conn.in_use).sum();
             assert_eq!(channel.in_use, in_use, "in_use of channel {}", channel.id);
-            assert!(channel.queued == 0 || channel.available.is_empty(), "requests wait beside an idle provider");
+            let waits = channel.queued > 0 && !channel.paused;
+            assert!(!waits || channel.available.is_empty(), "requests wait beside an idle provider");
         }
     }
 

@@ -4,6 +4,7 @@
 //! with another's shows where it is read.
 
 mod acting;
+mod copies;
 mod reading;
 mod winding;
 

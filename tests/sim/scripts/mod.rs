@@ -4,6 +4,7 @@ mod cores;
 mod credit;
 mod drain;
 mod failures;
+mod forwarding;
 mod frames;
 mod handshake;
 mod latency;
