@@ -15,8 +15,8 @@ pub type BatchFuture<'a> = Pin<Box<dyn Future<Output = Done> + Send + 'a>>;
 pub struct Done {
     /// So many from the front were delivered, as far as the [`Promise`] goes.
     pub delivered: usize,
-    /// What happened to the next one. What stands behind that has not been sent, or, if the error is in doubt, may
-    /// have been. `None`: all were delivered.
+    /// What happened to the next one. What stands behind that has not been sent, or, if the error is in doubt and not
+    /// [alone](SendError::alone) in that, may have been. `None`: all were delivered.
     pub error: Option<SendError>,
 }
 
@@ -44,7 +44,8 @@ pub struct Takes {
 ///
 /// A producer calls it from one task, one call at a time. It is a client's duty to connect when it must, to keep the
 /// connection, to give up after its timeouts, and never to go on in the middle of a message. Attempts and
-/// the pauses between them are the producer's.
+/// the pauses between them are the producer's. At shutdown it may drop a call's future, and calls nothing but
+/// [`close`](Client::close) after that.
 ///
 /// ```
 /// use corelay::forward::{Client, Message, SendFuture};
@@ -86,7 +87,7 @@ pub trait Client: Send + Sync {
         Box::pin(async move {
             for (delivered, message) in messages.iter().enumerate() {
                 if let Err(error) = self.send(message).await {
-                    return Done { delivered, error: Some(error) };
+                    return Done { delivered, error: Some(error.alone()) };
                 }
             }
             Done { delivered: messages.len(), error: None }

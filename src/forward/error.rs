@@ -52,12 +52,13 @@ pub struct SendError {
     kind: SendErrorKind,
     text: String,
     in_doubt: bool,
+    alone: bool,
 }
 
 impl SendError {
     /// The message has certainly not arrived.
     pub fn new(kind: SendErrorKind, text: impl Into<String>) -> SendError {
-        SendError { kind, text: text.into(), in_doubt: false }
+        SendError { kind, text: text.into(), in_doubt: false, alone: false }
     }
 
     /// The message, or a part of it, had left when this happened: it may have arrived. It is sent again only where
@@ -66,6 +67,20 @@ impl SendError {
     pub fn in_doubt(mut self) -> SendError {
         self.in_doubt = true;
         self
+    }
+
+    /// Nothing that stands behind this message in its batch has been sent, whatever is in doubt about this one.
+    #[must_use]
+    pub fn alone(mut self) -> SendError {
+        self.alone = true;
+        self
+    }
+
+    /// Whether what stands behind this message in its batch has certainly not been sent; so it is, too, if this one
+    /// [isn't in doubt](SendError::is_in_doubt).
+    #[must_use]
+    pub fn is_alone(&self) -> bool {
+        self.alone || !self.in_doubt
     }
 
     /// What went wrong.
