@@ -218,7 +218,7 @@ pub struct Frames {
     /// For the sizes.
     pub seed: u64,
     /// What proves who it is.
-    pub token: Vec<u8>,
+    pub token: corelay::base::Secret,
 }
 
 impl Frames {

@@ -8,6 +8,7 @@ mod listener;
 mod machine;
 mod mesh;
 pub mod options;
+mod reload;
 mod server;
 mod shard;
 
@@ -15,4 +16,5 @@ pub use self::inspect::{Inspector, ShardFigures, View};
 #[cfg(feature = "telemetry")]
 pub(crate) use self::listener::Listener;
 pub use self::options::*;
+pub use self::reload::Reloader;
 pub use self::server::{Server, ServerError, Stopper};

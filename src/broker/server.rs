@@ -16,8 +16,10 @@ use super::inspect::{Desk, Inspector};
 use super::listener::{Listener, SocketFiles};
 use super::machine;
 use super::mesh::Mesh;
-use super::options::{Io, ListenAddr, ServerOptions};
+use super::options::{BadOption, Io, ListenAddr, ServerOptions};
+use super::reload::{Reloader, say_idle};
 use super::shard::{Control, PoolSize, Shard};
+use crate::auth::{AccessList, Entry};
 use crate::reactor::{self, Epoll, Reactor, Uring, Waker};
 
 /// Why a broker did not start, or ended.
@@ -101,10 +103,12 @@ impl Server {
         let listeners = options.listen.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
         let files = Arc::new(SocketFiles::of(&listeners));
         let io = choose_io(&options)?;
+        let access = options.access_list()?;
+        say_idle(&access);
         let control = Arc::new(Control::default());
         let desks: Arc<[Desk]> = cpus.iter().map(|_| Desk::new()).collect();
         // each core accepts on a descriptor of its own; these ones go now, so that a drain closes the last
-        let (wakers, threads) = spawn(&options, io, &cpus, &listeners, &control, &desks)?;
+        let (wakers, threads) = spawn(&options, &Arc::new(access), io, &cpus, &listeners, &control, &desks)?;
         let addrs: Vec<_> = listeners.into_iter().map(|listener| listener.addr).collect();
         info!(name = options.name, cores = cpus.len(), ?io, "started");
         let stopper = Stopper { control, wakers, files };
@@ -171,6 +175,20 @@ impl Server {
         self.stopper.clone()
     }
 
+    /// Changes the running broker from elsewhere.
+    #[must_use]
+    pub fn reloader(&self) -> Reloader {
+        Reloader::new(self.inspector.shared_options(), self.stopper.clone())
+    }
+
+    /// As [`Reloader::auth`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn reload_auth(&self, auth: Vec<Entry>) -> Result<(), BadOption> {
+        self.reloader().auth(auth)
+    }
+
     /// Looks into the running broker, from any thread: what its figures are, who is connected.
     #[must_use]
     pub fn inspector(&self) -> Inspector {
@@ -221,6 +239,12 @@ impl Stopper {
         self.wakers.iter().for_each(Waker::wake);
     }
 
+    /// As [`Control::set_access`], on all cores.
+    pub(super) fn set_access(&self, access: Arc<AccessList>) {
+        self.control.set_access(access);
+        self.wakers.iter().for_each(Waker::wake);
+    }
+
     /// Whether one of the two was called.
     pub(super) fn is_stopping(&self) -> bool {
         self.control.is_stopping()
@@ -255,6 +279,7 @@ type Threads = (Vec<Waker>, Vec<JoinHandle<Result<(), ServerError>>>);
 /// Starts one thread a core; returns when all of them accept.
 fn spawn(
     options: &ServerOptions,
+    access: &Arc<AccessList>,
     io: Io,
     cpus: &[usize],
     listeners: &[Listener],
@@ -277,6 +302,7 @@ fn spawn(
             copy_below: COPY_BELOW,
             routes: Vec::new(),
             tap_bytes: 0,
+            access: Arc::clone(access),
             meters: options.telemetry_channels,
         };
         let (waker_out, waker_in) = mpsc::channel();

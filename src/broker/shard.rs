@@ -6,21 +6,20 @@
 //! ```
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tracing::{debug, info, warn};
 
-use super::admission::Admission;
+use super::admission::{Admission, Counted};
 use super::core::{Action, Core, Moved, Options, Output};
 use super::inspect::{Desk, Turns, View};
 use super::listener::Peer;
 use super::mesh::{Item, Mesh};
-use crate::base::{Key, Leases, Piece, Time};
-use crate::protocol::Code;
+use crate::auth::AccessList;
+use crate::base::{ChannelId, Key, Leases, Piece, Time};
 use crate::reactor::{Event, Reactor, Receive, Sock, sys};
 
 /// A turn that begins so much later than it was due follows a pause of this process, not the silence of its peers.
@@ -33,17 +32,35 @@ const RETRY_RING: Duration = Duration::from_micros(50);
 /// What all cores are asked to do.
 #[derive(Debug, Default)]
 pub(super) struct Control {
-    asked: AtomicU8,
+    /// How far towards its end: one of the numbers below; and above these bits, how often the list of who may do what
+    /// has changed. Together, so that a turn looks at one word.
+    asked: AtomicU64,
+    /// That list, as it is now.
+    access: Mutex<Arc<AccessList>>,
     /// Cores whose connections have all ended. None leaves before all have: until then their links are served.
     drained: AtomicUsize,
 }
 
 impl Control {
-    const DRAIN: u8 = 1;
-    const ABORT: u8 = 2;
+    const DRAIN: u64 = 1;
+    const ABORT: u64 = 2;
+    /// The bits of the two.
+    const ENDS: u64 = 3;
+    const CHANGE: u64 = 4;
 
     pub(super) fn drain(&self) {
-        self.asked.fetch_max(Control::DRAIN, Ordering::Release);
+        self.asked.fetch_or(Control::DRAIN, Ordering::Release);
+    }
+
+    /// From the next turn of each core on this list says who may do what.
+    pub(super) fn set_access(&self, access: Arc<AccessList>) {
+        let mut current = self.access.lock().unwrap_or_else(PoisonError::into_inner);
+        *current = access;
+        self.asked.fetch_add(Control::CHANGE, Ordering::Release);
+    }
+
+    fn access(&self) -> Arc<AccessList> {
+        Arc::clone(&self.access.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// A core ended by a fault: nobody waits for it.
@@ -52,11 +69,11 @@ impl Control {
     }
 
     pub(super) fn is_stopping(&self) -> bool {
-        self.asked.load(Ordering::Acquire) > 0
+        self.asked.load(Ordering::Acquire) & Control::ENDS > 0
     }
 
     pub(super) fn abort(&self) {
-        self.asked.fetch_max(Control::ABORT, Ordering::Release);
+        self.asked.fetch_or(Control::ABORT, Ordering::Release);
     }
 }
 
@@ -69,20 +86,18 @@ pub(super) struct Shard<R: Reactor> {
     admission: Arc<Admission>,
     desks: Arc<[Desk]>,
     turns: Turns,
-    max_strangers: u32,
-    /// Addresses of the connections here, where they are counted.
-    ips: HashMap<u64, Option<IpAddr>>,
+    /// How the connections here are counted.
+    counted: HashMap<u64, Counted>,
+    refusals: Refusals,
     /// Receive buffers below which nothing stays leased.
     low: usize,
-    obeyed: u8,
+    obeyed: u64,
     now: Time,
     /// The last turn began late: peers' silence is judged only after one that read what was waiting.
     paused: bool,
     /// A send was begun whose end something waits for.
     awaits_sends: bool,
     said_drained: bool,
-    /// Connections in their handshake here, as the count over all cores knows.
-    strangers: u32,
 }
 
 impl<R: Reactor> Shard<R>
@@ -98,10 +113,8 @@ where
         desks: Arc<[Desk]>,
     ) -> Shard<R> {
         let now = sys::now();
-        let max_strangers = options.limits.max_unauthenticated;
         let low = reactor.pool().capacity() / 4;
         let core = Core::new(options, now);
-        let ips = HashMap::new();
         Shard {
             reactor,
             core,
@@ -110,15 +123,14 @@ where
             admission,
             desks,
             turns: Turns::new(),
-            max_strangers,
-            ips,
+            counted: HashMap::new(),
+            refusals: Refusals::default(),
             low,
             obeyed: 0,
             now,
             paused: false,
             awaits_sends: false,
             said_drained: false,
-            strangers: 0,
         }
     }
 
@@ -213,20 +225,18 @@ where
 
     fn accepted(&mut self, fd: OwnedFd) {
         let peer = Peer::of(&fd);
-        let admitted = self.admission.enter(peer.ip);
+        let (counted, admitted) = self.admission.enter(peer.ip);
         let key = self.core.connected(self.now, peer.name);
         let sock = self.reactor.add(fd, key.pack());
-        self.ips.insert(sock.0, peer.ip);
+        self.counted.insert(sock.0, counted);
         self.core.attach(key, sock.0);
         if let Err(why) = admitted {
-            self.core.refuse(key, Code::Overloaded, &why);
-        } else if self.admission.strangers() >= self.max_strangers {
-            self.core.refuse(key, Code::Overloaded, "too many connections without HELLO (max_unauthenticated)");
+            self.core.refuse(key, why);
         }
     }
 
     fn mesh_in(&mut self) -> bool {
-        let (core, reactor, ips, now) = (&mut self.core, &mut self.reactor, &mut self.ips, self.now);
+        let (core, reactor, all, now) = (&mut self.core, &mut self.reactor, &mut self.counted, self.now);
         let more = self.mesh.drain(|from, item, homeward| match item {
             Item::Frames { kind, batch } => {
                 batch.for_each_unsent(&NoPool, |bytes| core.link_received(now, from, kind, bytes));
@@ -235,10 +245,10 @@ where
                 }
             }
             Item::Spent(batch) => core.recycle(batch),
-            Item::Conn { fd, ip, moved } => {
+            Item::Conn { fd, counted, moved } => {
                 let key = core.moved_in(now, &moved);
                 let sock = reactor.add(fd, key.pack());
-                ips.insert(sock.0, ip);
+                all.insert(sock.0, counted);
                 core.attach_moved(now, key, sock.0, &moved);
             }
         });
@@ -248,13 +258,19 @@ where
 
     fn obey(&mut self) {
         let asked = self.control.asked.load(Ordering::Acquire);
-        if asked <= self.obeyed {
+        if asked == self.obeyed {
             return;
         }
-        self.obeyed = asked;
+        let changed = asked ^ std::mem::replace(&mut self.obeyed, asked);
+        if changed >= Control::CHANGE {
+            self.core.set_access(self.now, self.control.access());
+        }
+        if changed & Control::ENDS == 0 {
+            return;
+        }
         // listeners first, so that a successor can bind
         self.reactor.stop_listening();
-        if asked == Control::ABORT {
+        if asked & Control::ABORT > 0 {
             self.core.abort(self.now);
         } else {
             self.core.drain(self.now);
@@ -270,12 +286,20 @@ where
                 Action::NotifyWritable(handle) => self.reactor.notify_writable(Sock(handle)),
                 Action::ShutdownWrite(handle) => self.reactor.shutdown_write(Sock(handle)),
                 Action::Close { handle, abort } => {
-                    if let Some(ip) = self.ips.remove(&handle) {
-                        self.admission.leave(ip);
+                    if let Some(counted) = self.counted.remove(&handle) {
+                        self.admission.leave(counted);
                     }
                     self.reactor.close(Sock(handle), abort);
                 }
                 Action::Move { handle, core, moved } => self.move_out(handle, core, moved),
+                Action::Welcomed(handle) => {
+                    if let Some(counted) = self.counted.get_mut(&handle) {
+                        self.admission.welcomed(counted);
+                    }
+                }
+                Action::ReportUnauthorized { peer, channel, why } => {
+                    self.refusals.report(self.now, &peer, &channel, &why);
+                }
                 Action::ReportShed { id, channel, bytes } => {
                     let request = uuid::Uuid::from_bytes(id);
                     warn!(%request, %channel, bytes, "request ended with OVERLOADED: core_buffer is full");
@@ -285,13 +309,13 @@ where
     }
 
     fn move_out(&mut self, handle: u64, core: u16, moved: Moved) {
-        let ip = self.ips.remove(&handle).flatten();
+        let counted = self.counted.remove(&handle).expect("every connection is counted");
         match self.reactor.detach(Sock(handle)) {
-            Some(fd) => self.mesh.send(core, Item::Conn { fd, ip, moved }),
+            Some(fd) => self.mesh.send(core, Item::Conn { fd, counted, moved }),
             // nothing is in flight between two single receives: this is a fault, and must not leak the connection
             None => {
                 warn!("a connection could not be moved to core {core}; it is closed");
-                self.admission.leave(ip);
+                self.admission.leave(counted);
                 self.reactor.close(Sock(handle), true);
             }
         }
@@ -311,9 +335,6 @@ where
     }
 
     fn end_turn(&mut self) {
-        let strangers = self.core.connections().1;
-        self.admission.count_strangers(self.strangers, strangers);
-        self.strangers = strangers;
         let pool = self.reactor.pool();
         self.awaits_sends = self.core.end_turn(pool.free() < self.low, pool);
     }
@@ -337,6 +358,28 @@ where
         self.output();
         self.reactor.wait(Some(Duration::ZERO))?;
         Ok(())
+    }
+}
+
+/// Says in the log who was not let in: each at `debug`, at `warn` no more than one a second, for anybody can make as many
+/// as he likes.
+#[derive(Debug, Default)]
+struct Refusals {
+    said: Option<Time>,
+    unsaid: u64,
+}
+
+impl Refusals {
+    fn report(&mut self, now: Time, peer: &str, channel: &ChannelId, why: &str) {
+        if self.said.is_some_and(|said| now - said < Duration::from_secs(1)) {
+            self.unsaid += 1;
+            return debug!(peer, %channel, "UNAUTHORIZED: {why}");
+        }
+        self.said = Some(now);
+        match std::mem::take(&mut self.unsaid) {
+            0 => warn!(peer, %channel, "UNAUTHORIZED: {why}"),
+            more => warn!(peer, %channel, more, "UNAUTHORIZED: {why}; and so many others since the last one told"),
+        }
     }
 }
 

@@ -1,10 +1,12 @@
 //! What all commands that talk to a broker share: where it is, and what is said when it isn't there.
 
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 use corelay::base::ChannelId;
-use corelay::client::{Addrs, Consumer, Error, ErrorKind, Options};
+use corelay::client::{Addrs, Consumer, Error, ErrorKind, Options, Token};
 
 use super::exit::{Failure, code_of};
 use crate::config::parse_duration;
@@ -15,7 +17,13 @@ pub(crate) struct ServerArgs {
     /// The broker: host:port or unix:/path; several with commas between are tried in turn
     #[arg(long, value_name = "ADDR", env = "CORELAY_SERVER", hide_env_values = true, default_value = "127.0.0.1:9090")]
     server: String,
+    /// The token that proves who this is, in a file; or in the variable CORELAY_TOKEN. Never in an argument
+    #[arg(long, value_name = "FILE", env = "CORELAY_TOKEN_FILE", hide_env_values = true)]
+    token_file: Option<PathBuf>,
 }
+
+/// The variable with the token, and the one that names a file with it.
+pub(crate) const TOKEN_VARIABLES: [&str; 2] = ["CORELAY_TOKEN", "CORELAY_TOKEN_FILE"];
 
 impl ServerArgs {
     /// The addresses.
@@ -23,10 +31,33 @@ impl ServerArgs {
         Addrs::from(&self.server)
     }
 
+    /// How to connect: the name, and the token where there is one.
+    pub(crate) fn options(&self, name: &str) -> Result<Options, Failure> {
+        let options = Options::default().name(name);
+        Ok(match self.token()? {
+            Some(token) => options.token(token),
+            None => options,
+        })
+    }
+
+    fn token(&self) -> Result<Option<Token>, Failure> {
+        let Some(path) = &self.token_file else {
+            let token = std::env::var_os("CORELAY_TOKEN").filter(|token| !token.is_empty());
+            return Ok(token.map(|token| token.into_vec().into()));
+        };
+        let bad = |what: &str| Failure::usage(format!("--token-file {}: {what}", path.display()));
+        let text = std::fs::read(path).map_err(|error| bad(&error.to_string()))?;
+        match text.trim_ascii_end() {
+            [] => Err(bad("it is empty, expected a token")),
+            token => Ok(Some(token.into())),
+        }
+    }
+
     /// Connects a consumer.
     pub(crate) async fn consumer(&self, channel: ChannelId, name: &str) -> Result<Consumer, Failure> {
-        let options = Options::default().name(name);
-        Consumer::connect_with(self.addrs(), channel, options).await.map_err(|error| self.unreachable(&error))
+        Consumer::connect_with(self.addrs(), channel, self.options(name)?)
+            .await
+            .map_err(|error| self.unreachable(&error))
     }
 
     /// What to say when connecting failed.
@@ -40,6 +71,13 @@ impl ServerArgs {
             }
             ErrorKind::Protocol => {
                 format!("{}\nIs a corelay broker listening there? --server names another address.", error.text())
+            }
+            ErrorKind::Unauthorized => {
+                format!(
+                    "not allowed: {}\nThe token is read from --token-file or the variable CORELAY_TOKEN; the broker's \
+                     [[auth.token]] entries say what it may do.",
+                    error.text()
+                )
             }
             ErrorKind::InvalidInput => format!("--server: {}", error.text()),
             _ => format!("{}: {error}", self.server),

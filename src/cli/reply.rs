@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::ArgGroup;
 use corelay::base::ChannelId;
-use corelay::client::{Error, Options, Provider, Request};
+use corelay::client::{Error, Provider, Request};
 use corelay::toolkit::worker_pool::{Attempt, Handler, Options as PoolOptions, Source, SourcePool};
 use tracing::{debug, info, warn};
 
@@ -69,7 +69,7 @@ enum How {
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
     block_on(async {
         let mut signals = Signals::new()?;
-        let options = Options::default().name("corelay reply");
+        let options = args.server.options("corelay reply")?;
         let connect = async {
             let connected = Provider::connect_with(args.server.addrs(), args.channel, args.concurrency, options).await;
             connected.map_err(|error| args.server.unreachable(&error))

@@ -11,7 +11,7 @@ use signal_hook::iterator::Signals;
 use tracing::{info, warn};
 
 use super::exit::Failure;
-use super::reload::{Reload, waits_for_a_start};
+use super::reload::{self, Reload};
 use crate::config::{Config, Loaded, Sources};
 
 /// Run the broker
@@ -25,6 +25,9 @@ pub(crate) struct Args {
     /// Where to serve the admin endpoint (dashboard, metrics, health): host:port or unix:/path, or off [default: off]
     #[arg(long, value_name = "ADDR")]
     admin: Option<String>,
+    /// Let other machines in without asking for a token
+    #[arg(long)]
+    insecure: bool,
     /// Serve the admin endpoint to other machines too, without encryption or a check of who asks
     #[arg(long)]
     admin_insecure: bool,
@@ -56,12 +59,15 @@ Settings come from --config, then the environment (CORELAY_SECTION_KEY, as in CO
 then the other flags; later ones win. --check-config prints every setting there is.
 
 SIGTERM or SIGINT drains: nothing new is taken, what is in flight may finish within limits.drain_timeout. A second \
-one ends at once. SIGHUP reads the settings again and takes up those that can change while it runs.
+one ends at once. SIGHUP reads the settings again and takes up those that can change while it runs: who may do what.
+
+An address that other machines can reach is refused without [[auth.token]] in the settings: each has a name, a token \
+(or token_sha256, or token_file), and allow and deny with rules such as consume:orders, publish:log.*, provide:resize.
 
 Examples:
   corelay serve
   corelay serve --admin 127.0.0.1:9091
-  corelay serve --listen 0.0.0.0:9090 --listen unix:/run/corelay.sock --cores 4
+  corelay serve --listen 0.0.0.0:9090 --listen unix:/run/corelay.sock --cores 4 --config tokens.toml
   CORELAY_LIMITS_KEEPALIVE=5s corelay serve --config corelay.toml --check-config
 
 Exit codes:
@@ -81,6 +87,7 @@ impl Args {
             ("--listen", "server.listen", (!self.listen.is_empty()).then_some(self.listen)),
             ("--admin", "admin.listen", one(self.admin)),
             ("--admin-insecure", "admin.insecure", self.admin_insecure.then(|| vec!["true".into()])),
+            ("--insecure", "server.insecure", self.insecure.then(|| vec!["true".into()])),
             ("--cores", "server.cores", one(self.cores)),
             ("--io", "server.io", one(self.io)),
             ("--spin-us", "server.spin_us", one(self.spin_us)),
@@ -99,6 +106,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     let check = args.check_config;
     let sources = args.sources();
     let loaded = Loaded::from(&sources).map_err(|error| Failure::usage(error.to_string()))?;
+    loaded.warnings.iter().for_each(|warning| warn!("{warning}"));
     if check {
         return print(&loaded.to_toml());
     }
@@ -129,7 +137,9 @@ fn serve(config: Config, sources: Sources) -> Result<(), Failure> {
     }
     let stopper = server.stopper();
     // what SIGHUP can change in a running broker: each part takes its own out of the new settings
-    let reload = Reload::new(sources).with("settings", waits_for_a_start(running));
+    let reload = Reload::new(sources)
+        .with("auth", reload::auth(server.reloader(), running.server.auth.clone()))
+        .with("settings", reload::waits_for_a_start(running));
     thread::spawn(move || obey(signals, &stopper, reload));
     server.join().map_err(failed)?;
     info!("ended in order");

@@ -1,9 +1,11 @@
 //! The place a setting lives in, by the kind of its value: how it is read from text and shown in TOML.
 
 use std::fmt::Display;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use corelay::auth::{BadDigest, BadRule, Digest, Rule};
 use corelay::broker::{BadValue, Cores, Io, ListenAddr};
 
 use super::units::{DURATION_EXPECTED, SIZE_EXPECTED, parse_duration, parse_size, show_duration, show_size};
@@ -23,11 +25,20 @@ pub(crate) enum Slot<'a> {
     Micros(&'a mut Duration),
     Switch(&'a mut bool),
     Text(&'a mut String),
+    MaybeText(&'a mut Option<String>),
+    MaybePath(&'a mut Option<PathBuf>),
+    /// A token, of which the hash is kept; not shown.
+    Token(&'a mut Option<Digest>),
+    TokenHash(&'a mut Option<Digest>),
+    Rules(&'a mut Vec<Rule>),
     Addrs(&'a mut Vec<ListenAddr>),
     MaybeAddr(&'a mut Option<ListenAddr>),
     Cores(&'a mut Cores),
     Io(&'a mut Io),
 }
+
+const HASH_EXPECTED: &str = "sha256: and 64 hexadecimal digits";
+const RULES_EXPECTED: &str = "rules such as consume:orders, publish:log.*, provide:resize or *:*";
 
 impl Slot<'_> {
     /// Reads the value from text, of which there may be several where it is a list.
@@ -38,6 +49,11 @@ impl Slot<'_> {
         match self {
             Slot::Addrs(addrs) => {
                 **addrs = given.iter().map(|text| text.trim().parse().map_err(expected)).collect::<Result<_, _>>()?;
+                return Ok(());
+            }
+            Slot::Rules(rules) => {
+                let rule = |text: &String| text.trim().parse().map_err(|_: BadRule| RULES_EXPECTED);
+                **rules = given.iter().map(rule).collect::<Result<_, _>>()?;
                 return Ok(());
             }
             // a TOML array of CPUs
@@ -61,7 +77,12 @@ impl Slot<'_> {
             Slot::Micros(time) => **time = Duration::from_micros(count(text)?),
             Slot::Switch(on) => **on = text.parse().map_err(|_| "true or false")?,
             Slot::Text(own) => text.clone_into(own),
-            Slot::Addrs(_) => unreachable!("set above"),
+            Slot::MaybeText(own) => **own = Some(text.clone()),
+            Slot::MaybePath(own) => **own = (!text.is_empty()).then(|| text.into()),
+            Slot::Token(_) if text.is_empty() => return Err("a token".into()),
+            Slot::Token(token) => **token = Some(Digest::of_written(text).map_err(|_| HASH_EXPECTED)?),
+            Slot::TokenHash(token) => **token = Some(text.parse().map_err(|_: BadDigest| HASH_EXPECTED)?),
+            Slot::Addrs(_) | Slot::Rules(_) => unreachable!("set above"),
             Slot::MaybeAddr(addr) if text == "off" => **addr = None,
             Slot::MaybeAddr(addr) => **addr = Some(text.parse().map_err(|bad| format!("off, or {}", expected(bad)))?),
             Slot::Cores(cores) => **cores = text.parse().map_err(expected)?,
@@ -86,6 +107,12 @@ impl Slot<'_> {
             Slot::Micros(time) => time.as_micros().to_string(),
             Slot::Switch(on) => on.to_string(),
             Slot::Text(text) => quoted(text),
+            Slot::MaybeText(text) => quoted((**text).as_ref()?),
+            Slot::MaybePath(path) => quoted((**path).as_ref()?.display()),
+            Slot::Token(_) => return None,
+            Slot::TokenHash(token) => quoted((**token)?),
+            Slot::Rules(rules) if rules.is_empty() => return None,
+            Slot::Rules(rules) => format!("[{}]", rules.iter().map(quoted).collect::<Vec<_>>().join(", ")),
             Slot::Addrs(addrs) => format!("[{}]", addrs.iter().map(quoted).collect::<Vec<_>>().join(", ")),
             Slot::MaybeAddr(addr) => addr.as_ref().map_or_else(|| quoted("off"), quoted),
             Slot::Cores(Cores::Count(n)) => n.to_string(),

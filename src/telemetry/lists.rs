@@ -76,6 +76,7 @@ fn entry(state: &State, core: u16, conn: ConnSnapshot) -> Conn {
         state: conn.state.to_owned(),
         peer: conn.info.peer,
         name: conn.info.name,
+        user: conn.info.user.map(|user| user.to_string()),
         client: conn.info.client.to_string(),
         channel: conn.channel.map(|channel| channel.to_string()),
         channel_name: conn.channel.and_then(|channel| state.name_of(channel)),

@@ -24,16 +24,14 @@ impl AdminOptions {
     /// An address that others can reach, without `insecure`.
     pub fn validate(&self) -> Result<(), BadOption> {
         match &self.listen {
-            Some(ListenAddr::Tcp(addr)) if !addr.ip().to_canonical().is_loopback() && !self.insecure => {
-                Err(BadOption {
-                    key: "admin.listen".into(),
-                    value: addr.to_string(),
-                    expected: "an address of this machine alone, such as 127.0.0.1:9091 or unix:/run/corelay-admin: \
+            Some(addr) if !addr.is_local() && !self.insecure => Err(BadOption {
+                key: "admin.listen".into(),
+                value: addr.to_string(),
+                expected: "an address of this machine alone, such as 127.0.0.1:9091 or unix:/run/corelay-admin: \
                                whoever reaches it sees who is connected, and can drain the broker. To serve a network \
                                you trust, say so with --admin-insecure (admin.insecure = true)"
-                        .into(),
-                })
-            }
+                    .into(),
+            }),
             _ => Ok(()),
         }
     }

@@ -7,9 +7,11 @@
 //! | `request` | the sending side, and its exit codes |
 //! | `exec` | providers that run a command for each request |
 //! | `admin` | what looks at a running broker: lists, check, drain, top |
+//! | `auth` | tokens: where they come from, what they allow, that nobody sees them |
 //! | `tools` | ping and demo |
 
 mod admin;
+mod auth;
 mod exec;
 mod request;
 pub mod run;

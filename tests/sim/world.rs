@@ -10,8 +10,10 @@
 //! socket that is closed), and it is the only one that moves bytes, so the caller decides how they are cut.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
+use corelay::auth::AccessList;
 use corelay::base::{Batch, Key, Leases, Piece, Time};
 use corelay::broker::core::{Action, Core, LinkKind, Options, Output};
 
@@ -165,6 +167,15 @@ impl World {
     }
 
     /// A client connects; `shard` accepts.
+    /// All cores learn of a new list of who may do what.
+    pub(crate) fn set_access(&mut self, access: &Arc<AccessList>) {
+        let now = self.now;
+        for shard in 0..self.shards.len() {
+            self.shards[shard].core.set_access(now, Arc::clone(access));
+            self.wake(shard);
+        }
+    }
+
     pub(crate) fn connect(&mut self, shard: usize) -> usize {
         let handle = self.socks.len();
         let core = &mut self.shards[shard].core;
@@ -382,6 +393,7 @@ impl World {
                 trace!(self, "socket {handle}: moved from core {shard} to core {to}");
             }
             Action::ReportShed { .. } => self.shards[shard].reports.push(action),
+            Action::Welcomed(_) | Action::ReportUnauthorized { .. } => {}
         }
     }
 
