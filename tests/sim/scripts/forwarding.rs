@@ -161,8 +161,8 @@ fn what_finds_no_room_is_dropped_and_counted() {
     w.companion(|companion| companion.stalled = true);
     let (c, p) = (w.consumer("ch"), w.provider("ch", 9));
     let exchange = |stream, frame: Frame| {
-        c.send(request(stream).body(&"x".repeat(60)).end());
-        p.expect(frame.body(&"x".repeat(60)).end());
+        c.send(request(stream).body("x".repeat(60)).end());
+        p.expect(frame.body("x".repeat(60)).end());
         p.send(response(1).end());
         c.expect(response(stream).end());
     };
@@ -177,8 +177,8 @@ fn what_finds_no_room_is_dropped_and_counted() {
     c.send(request(3).body("begins"));
     p.expect(request(1).body("begins"));
     w.companion(|companion| companion.stalled = true);
-    c.send(data(3).body(&"y".repeat(100)));
-    p.expect(data(1).body(&"y".repeat(100)));
+    c.send(data(3).body("y".repeat(100)));
+    p.expect(data(1).body("y".repeat(100)));
     c.send(data(3).end());
     p.expect(data(1).end());
     p.send(response(1).end());
