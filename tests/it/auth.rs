@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use corelay::Server;
 use corelay::auth::{Digest, Entry};
 use corelay::base::limits::Limits;
+use corelay::broker::core::Refused;
 use corelay::broker::{Cores, Io, ServerError, ServerOptions};
 use corelay::client::{Consumer, ErrorKind, Options, Provider};
 use corelay::protocol::{Code, Flags, FrameType, Header, Hello, Role};
@@ -171,6 +172,11 @@ fn limits_on_one_address_hold() {
         let mut fifth = Wire::raw(addr);
         let why = String::from_utf8(fifth.expect_error(0, Code::Overloaded).payload).unwrap();
         assert!(why.contains("_per_ip)"), "{why}");
+        let (answer, answered) = std::sync::mpsc::channel();
+        server.inspector().ask(0, move |core| answer.send(core.figures().core.counters.connections_refused).unwrap());
+        let counted = answered.recv().unwrap();
+        let of = |why: Refused| counted[why as usize];
+        assert_eq!(of(Refused::MaxConnectionsPerIp) + of(Refused::MaxUnauthenticatedPerIp), 2, "{counted:?}");
         drop((silent, fifth));
         let again = (0..1000).find(|_| {
             let mut wire = Wire::raw(addr);
