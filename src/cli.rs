@@ -6,10 +6,11 @@
 //! | `request`, `publish` | the sending side |
 //! | `reply`, `exec` | the answering side |
 //! | `ping` | round trips to a broker |
-//! | `top`, `lists`, `drain`, `check` | a running broker, by its admin endpoint |
+//! | `top`, `lists`, `drain`, `check`, `log` | a running broker, by its admin endpoint |
 //! | `shell` | completions, the manual page |
 //! | `demo` | all of it at once, measured |
-//! | `admin`, `client`, `input`, `signals`, `exit`, `text` | what several of them need |
+//! | `notify`, `spans` | what systemd is told; where spans go |
+//! | `admin`, `client`, `tls`, `input`, `signals`, `exit`, `text` | what several of them need |
 
 mod admin;
 mod check;
@@ -20,6 +21,8 @@ mod exec;
 mod exit;
 mod input;
 mod lists;
+mod log;
+mod notify;
 mod ping;
 mod publish;
 mod reload;
@@ -28,16 +31,20 @@ mod request;
 mod serve;
 mod shell;
 mod signals;
+mod spans;
 mod text;
+mod tls;
 mod top;
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
 
 use exit::Failure;
+use log::{Log, Writer};
+
+use crate::config::LogOptions;
 
 /// A request/reply broker for Linux: streamed requests of any size, balanced over providers.
 #[derive(Debug, Parser)]
@@ -73,6 +80,7 @@ enum Command {
     Latency(lists::LatencyArgs),
     Check(check::Args),
     Drain(drain::Args),
+    Log(log::Args),
     Demo(demo::Args),
     Completions(shell::CompletionsArgs),
     Man(shell::ManArgs),
@@ -88,24 +96,7 @@ pub(crate) fn run() -> ExitCode {
         let check = code == i32::from(exit::USAGE) && subcommand(arguments).is_some_and(|name| name == "check");
         std::process::exit(if check { i32::from(check::UNKNOWN) } else { code })
     });
-    let level = if matches!(cli.command, Command::Serve(_)) { "info" } else { "warn" };
-    let result = log_to_stderr(cli.log.as_deref().unwrap_or(level)).and_then(|()| match cli.command {
-        Command::Serve(args) => serve::run(args),
-        Command::Request(args) => request::run(args),
-        Command::Publish(args) => publish::run(args),
-        Command::Reply(args) => reply::run(args),
-        Command::Ping(args) => ping::run(args),
-        Command::Top(args) => top::run(args),
-        Command::Channels(args) => lists::channels(args),
-        Command::Connections(args) => lists::connections(args),
-        Command::Latency(args) => lists::latency(args),
-        Command::Check(args) => check::run(args),
-        Command::Drain(args) => drain::run(args),
-        Command::Demo(args) => demo::run(args),
-        Command::Completions(args) => shell::completions(args),
-        Command::Man(args) => shell::man(args),
-    });
-    match result {
+    match cli.command.run(cli.log) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if let Some(text) = &failure.text {
@@ -113,6 +104,34 @@ pub(crate) fn run() -> ExitCode {
                 let _ = writeln!(std::io::stderr(), "corelay: {text}");
             }
             ExitCode::from(failure.code)
+        }
+    }
+}
+
+impl Command {
+    /// Does it; `log` is what to log.
+    fn run(self, log: Option<String>) -> Result<(), Failure> {
+        // the broker's log is one of its settings, which it reads itself
+        if !matches!(self, Command::Serve(_)) {
+            let level = log.clone().unwrap_or_else(|| "warn".to_owned());
+            Log::start(&LogOptions { level, ..LogOptions::default() }, Writer::Direct)?;
+        }
+        match self {
+            Command::Serve(args) => serve::run(args, log),
+            Command::Request(args) => request::run(args),
+            Command::Publish(args) => publish::run(args),
+            Command::Reply(args) => reply::run(args),
+            Command::Ping(args) => ping::run(args),
+            Command::Top(args) => top::run(args),
+            Command::Channels(args) => lists::channels(args),
+            Command::Connections(args) => lists::connections(args),
+            Command::Latency(args) => lists::latency(args),
+            Command::Check(args) => check::run(args),
+            Command::Drain(args) => drain::run(args),
+            Command::Log(args) => log::run(args),
+            Command::Demo(args) => demo::run(args),
+            Command::Completions(args) => shell::completions(args),
+            Command::Man(args) => shell::man(args),
         }
     }
 }
@@ -126,15 +145,6 @@ fn subcommand(mut arguments: impl Iterator<Item = String>) -> Option<String> {
             name => return Some(name),
         }
     }
-}
-
-fn log_to_stderr(filter: &str) -> Result<(), Failure> {
-    let filter = EnvFilter::try_new(filter).map_err(|error| Failure::usage(format!("--log {filter}: {error}")))?;
-    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
-    // it would tell of a closed stderr on stderr, and panic
-    log.log_internal_errors(false).init();
-    Ok(())
 }
 
 #[cfg(test)]

@@ -10,6 +10,10 @@
 
 mod auth;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+#[allow(dead_code)] // with the feature it is `fuzz/`, which includes these files, that calls it
+pub(crate) mod fuzzing;
+mod log;
 mod show;
 mod slot;
 mod source;
@@ -21,8 +25,10 @@ use std::path::PathBuf;
 
 use corelay::broker::{BadOption, ServerOptions};
 use corelay::telemetry::AdminOptions;
+use corelay::tls::TlsOptions;
 
 pub(crate) use error::{ConfigError, Origin};
+pub(crate) use log::{LogFormat, LogOptions, parse_filter};
 pub(crate) use units::{parse_duration, parse_size};
 
 /// What all sources together say.
@@ -34,9 +40,24 @@ pub(crate) struct Config {
     pub(crate) admin: AdminOptions,
     /// Who may do what, as it was written; `server.auth` is what comes of it.
     pub(crate) auth: auth::AuthConfig,
+    /// What is logged.
+    pub(crate) log: LogOptions,
+    /// Where traces are exported to: a collector's `http://host:port`.
+    pub(crate) otlp: Option<String>,
 }
 
 impl Config {
+    /// The admin endpoint's options as they hold: without a certificate of its own it uses the broker's, and asks for
+    /// the same ones.
+    pub(crate) fn admin(&self) -> AdminOptions {
+        let mut admin = self.admin.clone();
+        if admin.tls.cert.is_none() && admin.tls.key.is_none() {
+            let client_ca = admin.tls.client_ca.take().or_else(|| self.server.tls.client_ca.clone());
+            admin.tls = TlsOptions { client_ca, ..self.server.tls.clone() };
+        }
+        admin
+    }
+
     /// The settings that have another value than in `earlier`, by name.
     pub(crate) fn changed_since(&self, earlier: &Config) -> Vec<String> {
         show::differences(earlier, self)
@@ -147,7 +168,7 @@ impl Loaded {
             value: bad.value,
             expected: bad.expected,
         };
-        self.config.server.validate().and_then(|()| self.config.admin.validate()).map_err(told)
+        self.config.server.validate().and_then(|()| self.config.admin().validate()).map_err(told)
     }
 
     /// The whole configuration in TOML, with where each setting that isn't at its default comes from.

@@ -12,6 +12,7 @@
 //! | `toolkit` | worker pool, event processor, connection pool, message broker interface | `toolkit`; of it `worker_pool` in `client` too |
 //! | `telemetry` | the admin endpoint: health, metrics, a dashboard | `telemetry` |
 //! | `auth` | tokens, the rules on them, and what a session may do | `server` |
+//! | `tls` | TLS between reactor and broker core; what the client library's TLS shares with it | `server`, `tls` |
 //! | `broker`, `Server` | the broker, embedded or run by `corelay serve` | `server` |
 
 #[cfg(feature = "server")]
@@ -29,11 +30,18 @@ pub mod forward;
 pub mod reactor;
 #[cfg(feature = "telemetry")]
 pub mod telemetry;
+#[cfg(any(feature = "server", feature = "tls"))]
+pub mod tls;
 #[cfg(any(feature = "client", feature = "toolkit"))]
 pub mod toolkit;
 
 #[cfg(feature = "server")]
 pub use broker::Server;
+
+/// The programs of `docs/FORWARDING.md`.
+#[cfg(all(doctest, feature = "forward"))]
+#[doc = include_str!("../docs/FORWARDING.md")]
+pub struct ForwardingDoctests;
 
 /// The README's programs, compiled with the documentation's examples.
 #[cfg(all(doctest, feature = "client", feature = "server"))]

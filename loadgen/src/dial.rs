@@ -219,6 +219,8 @@ pub struct Frames {
     pub seed: u64,
     /// What proves who it is.
     pub token: corelay::base::Secret,
+    /// With TLS, and the CA of the broker's certificate: the client library alone can.
+    pub tls_ca: Option<PathBuf>,
 }
 
 impl Frames {

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use corelay::base::ChannelId;
-use corelay::client::{Body, Consumer, Error, ErrorKind, Options, Provider, Request};
+use corelay::client::{Body, Consumer, Error, ErrorKind, Options, Provider, Request, Tls};
 use corelay::protocol::Code;
 use tokio::io::AsyncReadExt;
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
@@ -77,9 +77,12 @@ impl Library {
         let channel = |number: usize| -> ChannelId { frames.channels[number % frames.channels.len()] };
         let options = || {
             let options = Options::default().name("loadgen").window(frames.window);
+            let tls = frames.tls_ca.iter().fold(Tls::default(), |tls, ca| tls.ca(ca));
+            let options = options.tls(tls);
             if frames.token.is_empty() { options } else { options.token(frames.token.clone()) }
         };
-        let addr = frames.addr.to_string();
+        let scheme = if frames.tls_ca.is_some() { "tls://" } else { "" };
+        let addr = format!("{scheme}{}", frames.addr);
         let connected = runtime.block_on(async {
             let (mut consumers, mut providers) = (Vec::new(), Vec::new());
             for number in (0..plan.providers).filter(mine) {

@@ -52,9 +52,12 @@ impl Admission {
         }
     }
 
-    /// Counts a connection in, and says why it is to be refused, if it is. It is counted even so, until it is closed:
-    /// it takes up a descriptor and is told why.
-    pub(super) fn enter(&self, ip: Option<IpAddr>) -> (Counted, Result<(), Refused>) {
+    /// Counts a connection in, unless it is refused: those take up to two seconds to close, and a crowd of them must
+    /// not keep the places of those who left.
+    ///
+    /// # Errors
+    /// Why it is refused.
+    pub(super) fn enter(&self, ip: Option<IpAddr>) -> Result<Counted, Refused> {
         let place = ip.filter(|ip| self.is_limited(*ip)).map(place_of);
         let total = self.total.fetch_add(1, Ordering::Relaxed) + 1;
         let strangers = self.strangers.fetch_add(1, Ordering::Relaxed) + 1;
@@ -64,19 +67,21 @@ impl Admission {
                 counts.strangers += 1;
             })
         });
+        let counted = Counted { place, stranger: true };
         let over = |count: u32, max: u32| max > 0 && count > max;
-        let refused = if over(total, self.max) {
-            Err(Refused::MaxConnections)
+        let why = if over(total, self.max) {
+            Refused::MaxConnections
         } else if over(here.all, self.max_per_ip) {
-            Err(Refused::MaxConnectionsPerIp)
+            Refused::MaxConnectionsPerIp
         } else if over(strangers, self.max_strangers) {
-            Err(Refused::MaxUnauthenticated)
+            Refused::MaxUnauthenticated
         } else if over(here.strangers, self.max_strangers_per_ip) {
-            Err(Refused::MaxUnauthenticatedPerIp)
+            Refused::MaxUnauthenticatedPerIp
         } else {
-            Ok(())
+            return Ok(counted);
         };
-        (Counted { place, stranger: true }, refused)
+        self.leave(counted);
+        Err(why)
     }
 
     /// The connection has been sent WELCOME.
@@ -141,25 +146,26 @@ mod tests {
         };
         let admission = Admission::new(&limits);
         let (far, other) = (ip("192.0.2.1"), ip("192.0.2.2"));
-        let mut inside = Vec::new();
-        let mut enter = |ip| {
-            let (counted, admitted) = admission.enter(ip);
-            inside.push(counted);
-            admitted
-        };
-        assert_eq!((enter(far), enter(far)), (Ok(()), Ok(())));
-        assert_eq!(enter(far), Err(Refused::MaxUnauthenticatedPerIp));
-        assert_eq!(enter(far), Err(Refused::MaxConnectionsPerIp));
-        assert_eq!(enter(other), Err(Refused::MaxUnauthenticated));
-        assert_eq!(enter(None), Err(Refused::MaxConnections));
-        let mut first = inside.swap_remove(0);
-        inside.into_iter().for_each(|counted| admission.leave(counted));
+        let enter = |ip| admission.enter(ip);
+        let refused = |ip| admission.enter(ip).expect_err("a full place");
+        let (mut first, mut second) = (enter(far).unwrap(), enter(far).unwrap());
+        assert_eq!(refused(far), Refused::MaxUnauthenticatedPerIp);
         admission.welcomed(&mut first);
         admission.welcomed(&mut first);
-        let more: Vec<_> = [far, far].map(|ip| admission.enter(ip)).into_iter().collect();
-        assert!(more.iter().all(|(_, admitted)| admitted.is_ok()), "one of three is no stranger: {more:?}");
+        let third = enter(far).expect("one of three is no stranger");
+        admission.welcomed(&mut second);
+        assert_eq!(refused(far), Refused::MaxConnectionsPerIp);
+        let mut others = vec![enter(other).unwrap(), enter(None).unwrap()];
+        assert_eq!(refused(None), Refused::MaxConnections);
+        // however many are refused, one that leaves makes room
+        for _ in 0..10 {
+            assert_eq!(refused(other), Refused::MaxConnections);
+        }
         admission.leave(first);
-        more.into_iter().for_each(|(counted, _)| admission.leave(counted));
+        others.push(enter(None).unwrap());
+        admission.leave(second);
+        assert_eq!(refused(None), Refused::MaxUnauthenticated);
+        others.into_iter().chain([third]).for_each(|counted| admission.leave(counted));
         assert!(admission.places.lock().unwrap().is_empty());
         assert_eq!((admission.total.into_inner(), admission.strangers.into_inner()), (0, 0));
     }
@@ -169,17 +175,17 @@ mod tests {
         let limits = Limits { max_connections_per_ip: 4, max_unauthenticated_per_ip: 4, ..Limits::default() };
         let admission = Admission::new(&limits);
         let far = ip("192.0.2.1");
-        assert!((0..2).map(|_| admission.enter(far)).all(|(_, admitted)| admitted.is_ok()));
+        assert!((0..2).map(|_| admission.enter(far)).all(|admitted| admitted.is_ok()));
     }
 
     #[test]
     fn an_ipv6_network_is_one_address() {
         let limits = Limits { max_connections_per_ip: 2, ..Limits::default() };
         let admission = Admission::new(&limits);
-        assert!(admission.enter(ip("2001:db8::1")).1.is_ok());
-        assert!(admission.enter(ip("2001:db8::2")).1.is_ok());
-        assert_eq!(admission.enter(ip("2001:db8::ffff:1:2:3")).1, Err(Refused::MaxConnectionsPerIp));
-        assert!(admission.enter(ip("2001:db8:0:1::1")).1.is_ok());
+        assert!(admission.enter(ip("2001:db8::1")).is_ok());
+        assert!(admission.enter(ip("2001:db8::2")).is_ok());
+        assert_eq!(admission.enter(ip("2001:db8::ffff:1:2:3")).unwrap_err(), Refused::MaxConnectionsPerIp);
+        assert!(admission.enter(ip("2001:db8:0:1::1")).is_ok());
     }
 
     #[test]
@@ -187,7 +193,7 @@ mod tests {
         let limits = Limits { max_connections_per_ip: 1, max_unauthenticated_per_ip: 1, ..Limits::default() };
         let enter = |limits: &Limits| {
             let admission = Admission::new(limits);
-            [ip("127.0.0.1"), ip("127.0.0.1"), None, None].map(|ip| admission.enter(ip).1.is_ok())
+            [ip("127.0.0.1"), ip("127.0.0.1"), None, None].map(|ip| admission.enter(ip).is_ok())
         };
         assert_eq!(enter(&limits), [true; 4]);
         assert_eq!(enter(&Limits { limit_loopback: true, ..limits }), [true, false, true, true]);

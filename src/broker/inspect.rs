@@ -14,9 +14,12 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::companion::CoreProducer;
 use super::core::{ChannelSnapshot, ConnSnapshot, Core, Figures, Meter, Page};
 use super::options::{Io, ListenAddr, ServerOptions};
 use super::server::Stopper;
+use super::shard::TlsFigures;
+use super::tell::Told;
 use crate::base::{Histogram, Time};
 
 /// Questions that may wait for one core: an asker that does not wait for answers is its own fault.
@@ -84,8 +87,10 @@ impl Desk {
 pub struct View<'a> {
     pub(super) core: &'a Core,
     pub(super) turns: &'a Turns,
+    pub(super) told: Told,
     /// Receive buffers: how many, and how many are free.
     pub(super) buffers: (usize, usize),
+    pub(super) tls: TlsFigures,
 }
 
 /// What a shard measures of its turns.
@@ -114,12 +119,16 @@ pub struct ShardFigures {
     pub core: Figures,
     /// How long its turns took, from waking up to going to sleep: system calls that wait and send are not in it.
     pub turns: Histogram,
+    /// What was told in log and traces, and what was not.
+    pub told: Told,
     /// The kernel's id of its thread.
     pub thread: u32,
     /// Receive buffers.
     pub buffers: usize,
     /// Of them, those that nobody leases.
     pub buffers_free: usize,
+    /// TLS handshakes and sessions.
+    pub tls: TlsFigures,
 }
 
 impl View<'_> {
@@ -129,10 +138,18 @@ impl View<'_> {
         ShardFigures {
             core: self.core.figures(),
             turns: self.turns.lengths.clone(),
+            told: self.told,
             thread: self.turns.thread,
             buffers: self.buffers.0,
             buffers_free: self.buffers.1,
+            tls: self.tls,
         }
+    }
+
+    /// By producer, as [`CoreProducer`]s are numbered: messages that found no room on their way to it.
+    #[must_use]
+    pub fn not_handed_over(&self) -> &[u64] {
+        self.core.tap_dropped()
     }
 
     /// Some of the connections; begin with 0.
@@ -180,6 +197,7 @@ pub struct Inspector {
     addrs: Arc<[ListenAddr]>,
     io: Io,
     cpus: Arc<[usize]>,
+    producers: Arc<[CoreProducer]>,
 }
 
 impl Inspector {
@@ -190,8 +208,17 @@ impl Inspector {
         addrs: &[ListenAddr],
         io: Io,
         cpus: &[usize],
+        producers: Vec<CoreProducer>,
     ) -> Inspector {
-        Inspector { desks, stopper, options: Arc::new(options), addrs: addrs.into(), io, cpus: cpus.into() }
+        Inspector {
+            desks,
+            stopper,
+            options: Arc::new(options),
+            addrs: addrs.into(),
+            io,
+            cpus: cpus.into(),
+            producers: producers.into(),
+        }
     }
 
     /// How many cores there are.
@@ -244,6 +271,12 @@ impl Inspector {
         self.io
     }
 
+    /// The producers, those of the first core first.
+    #[must_use]
+    pub fn producers(&self) -> &[CoreProducer] {
+        &self.producers
+    }
+
     /// The CPUs of the cores, in order.
     #[must_use]
     pub fn cpus(&self) -> &[usize] {
@@ -280,7 +313,8 @@ mod tests {
     #[test]
     fn a_turn_answers_one_question_and_an_ended_core_none() {
         let (core, turns, desk) = (core(), Turns::new(), Desk::new());
-        let view = View { core: &core, turns: &turns, buffers: (64, 60) };
+        let (told, tls) = (Told::default(), TlsFigures::default());
+        let view = View { core: &core, turns: &turns, told, buffers: (64, 60), tls };
         let (answer, answered) = mpsc::channel();
         for n in 0..3 {
             let answer = answer.clone();

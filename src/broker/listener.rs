@@ -6,11 +6,16 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockRef, Socket, Type};
+use tracing::{info, warn};
 
 use super::options::ListenAddr;
 use super::server::ServerError;
+
+/// Between two attempts to bind an address in use.
+const BETWEEN_BINDS: Duration = Duration::from_millis(10);
 
 /// A bound, listening socket.
 #[derive(Debug)]
@@ -27,10 +32,42 @@ impl Listener {
     /// [`ServerError::Bind`], with what to do: `flag` is the one that sets the address.
     pub(crate) fn bind(addr: &ListenAddr, flag: &str) -> Result<Listener, ServerError> {
         let bound = match addr {
-            ListenAddr::Tcp(tcp) => bind_tcp(*tcp),
+            ListenAddr::Tcp(tcp) => bind_tcp(*tcp, ListenAddr::Tcp),
+            ListenAddr::Tls(tcp) => bind_tcp(*tcp, ListenAddr::Tls),
             ListenAddr::Unix(path) => bind_unix(path),
         };
         bound.map_err(|source| ServerError::Bind { addr: addr.to_string(), hint: hint(&source, addr, flag), source })
+    }
+
+    /// As [`Listener::bind`], but an address in use is tried again until then: a predecessor may just have ended. The
+    /// kernel dismantles the rings of a process that was killed, and with them its listeners, some moments after its end.
+    ///
+    /// # Errors
+    /// As [`Listener::bind`].
+    pub(super) fn bind_by(addr: &ListenAddr, flag: &str, until: Instant) -> Result<Listener, ServerError> {
+        let begin = Instant::now();
+        let mut told = false;
+        loop {
+            match Listener::bind(addr, flag) {
+                Err(ServerError::Bind { source, .. })
+                    if source.kind() == io::ErrorKind::AddrInUse && Instant::now() < until =>
+                {
+                    if !std::mem::replace(&mut told, true) {
+                        let left = until - begin;
+                        warn!(
+                            "{addr} is in use, by a predecessor that is ending? Trying for {left:.1?} (server.bind_timeout)"
+                        );
+                    }
+                    std::thread::sleep(BETWEEN_BINDS);
+                }
+                bound => {
+                    if told && bound.is_ok() {
+                        info!("{addr} was free after {:.1?}", begin.elapsed());
+                    }
+                    return bound;
+                }
+            }
+        }
     }
 
     /// Where it listens, with the port that was picked.
@@ -54,7 +91,7 @@ impl SocketFiles {
     pub(super) fn of(listeners: &[Listener]) -> SocketFiles {
         let files = listeners.iter().filter_map(|listener| match &listener.addr {
             ListenAddr::Unix(path) => Some(path.clone()),
-            ListenAddr::Tcp(_) => None,
+            ListenAddr::Tcp(_) | ListenAddr::Tls(_) => None,
         });
         SocketFiles(Mutex::new(files.collect()))
     }
@@ -80,7 +117,7 @@ fn backlog() -> i32 {
     somaxconn.and_then(|text| text.trim().parse().ok()).unwrap_or(4096)
 }
 
-fn bind_tcp(addr: SocketAddr) -> io::Result<Listener> {
+fn bind_tcp(addr: SocketAddr, kind: fn(SocketAddr) -> ListenAddr) -> io::Result<Listener> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
     // a restart must not wait for the last connections' TIME_WAIT
     socket.set_reuse_address(true)?;
@@ -91,7 +128,7 @@ fn bind_tcp(addr: SocketAddr) -> io::Result<Listener> {
     socket.listen(backlog())?;
     socket.set_nonblocking(true)?;
     let bound = socket.local_addr()?.as_socket().expect("a TCP socket has an IP address");
-    Ok(Listener { socket, addr: ListenAddr::Tcp(bound) })
+    Ok(Listener { socket, addr: kind(bound) })
 }
 
 fn bind_unix(path: &Path) -> io::Result<Listener> {
@@ -113,7 +150,7 @@ fn bind_unix(path: &Path) -> io::Result<Listener> {
 
 fn hint(error: &io::Error, addr: &ListenAddr, flag: &str) -> String {
     match (error.kind(), addr) {
-        (io::ErrorKind::AddrInUse, ListenAddr::Tcp(_)) => {
+        (io::ErrorKind::AddrInUse, ListenAddr::Tcp(_) | ListenAddr::Tls(_)) => {
             format!(
                 "another process has the port: stop it (ss -ltnp shows it), or pick another with {flag}; port 0 picks \
                  a free one"
@@ -128,7 +165,7 @@ fn hint(error: &io::Error, addr: &ListenAddr, flag: &str) -> String {
         (io::ErrorKind::PermissionDenied, _) => {
             "ports below 1024 need CAP_NET_BIND_SERVICE, and a socket file a writable directory".to_owned()
         }
-        _ => format!("check the address given with {flag}: host:port or unix:/path"),
+        _ => format!("check the address given with {flag}: host:port, tls://host:port or unix:/path"),
     }
 }
 

@@ -16,6 +16,7 @@ use super::core::{LinkKind, Moved};
 use crate::base::Batch;
 use crate::reactor::mesh::{Consumer, Producer, Sleeper, ring};
 use crate::reactor::{Reactor, Waker};
+use crate::tls::Session;
 
 /// Items a ring holds: some turns' worth, at one batch a link and turn.
 const RING: usize = 256;
@@ -34,8 +35,8 @@ pub(super) enum Item {
     Frames { kind: LinkKind, batch: Batch },
     /// The buffers of such a batch, back home: a core that says more than it hears would else allocate for ever.
     Spent(Batch),
-    /// A connection that has said HELLO.
-    Conn { fd: OwnedFd, counted: Counted, moved: Moved },
+    /// A connection that has said HELLO, with its TLS if it has any.
+    Conn { fd: OwnedFd, counted: Counted, moved: Moved, tls: Option<Box<Session>> },
 }
 
 /// One core's end.

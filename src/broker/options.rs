@@ -1,17 +1,20 @@
 //! What a broker is told at its start: plain values, with how they are written.
 
+mod producers;
 mod values;
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+pub use producers::{ForwardOptions, NamedChannel, ProducerOptions, TargetUrl, What};
 pub use values::{BadValue, Cores, Io, ListenAddr};
 
-use super::core::Meter;
+use super::core::{MAX_ROUTES, Meter};
 use crate::auth::{AccessList, Entry};
 use crate::base::ChannelId;
 use crate::base::limits::{Layout, Limits};
+use crate::tls::{self, TlsOptions};
 
 /// How a broker runs. Made with struct update syntax from the defaults:
 ///
@@ -25,6 +28,11 @@ use crate::base::limits::{Layout, Limits};
 pub struct ServerOptions {
     /// Where to accept connections. Default `127.0.0.1:9090`: nothing but this machine, until told otherwise.
     pub listen: Vec<ListenAddr>,
+    /// How long a listening address may be in use before that is an error. Default 3 s: the kernel lets go of the port of
+    /// a broker that was killed only when its rings are dismantled, some moments after its end. At most 1 min.
+    pub bind_timeout: Duration,
+    /// Certificate and key of the `tls://` addresses. Default: none.
+    pub tls: TlsOptions,
     /// Which cores run the broker. Default: what the affinity mask and the cgroup's quota allow.
     pub cores: Cores,
     /// Whether each thread is bound to its core. Default: yes.
@@ -37,6 +45,10 @@ pub struct ServerOptions {
     pub limits: Limits,
     /// Channels that depart from them.
     pub channels: Vec<ChannelOptions>,
+    /// Who messages are forwarded to; at most 64.
+    pub producers: Vec<ProducerOptions>,
+    /// What all of them share.
+    pub forward: ForwardOptions,
     /// Receive buffers of each core; a power of two up to 32,768. Default 256: what one turn takes in at the most.
     pub buffers: usize,
     /// Size of each, in bytes. Default 64 KiB: with 256 of them 16 MiB a core. Against 16 KiB, messages of 64 KiB took
@@ -45,12 +57,14 @@ pub struct ServerOptions {
     /// Entries of a core's submission ring; a power of two up to 32,768. Default 1,024: one turn's operations.
     pub ring_entries: u32,
     /// Channels whose requests are counted and timed for each by itself, on each core; the rest is counted together.
-    /// Default 256: 3 MiB a core once all have had requests, and at most 11,520 series (45 each) for Prometheus.
+    /// Default 256: 3 MiB a core once all have had requests, and at most 11,776 series (46 each) for Prometheus.
     pub telemetry_channels: usize,
     /// Who may do what. Default: no entries, which lets everybody do everything.
     pub auth: Vec<Entry>,
     /// Let other machines in without asking who they are. Default: no.
     pub insecure: bool,
+    /// Requests that take so long or longer are told of in the log, at a bounded rate, and counted. Default: none are.
+    pub slow: Option<Duration>,
     /// For people: shown in logs and metrics. Default: `corelay`.
     pub name: String,
 }
@@ -59,18 +73,23 @@ impl Default for ServerOptions {
     fn default() -> ServerOptions {
         ServerOptions {
             listen: vec![ListenAddr::Tcp(SocketAddr::from(([127, 0, 0, 1], 9090)))],
+            bind_timeout: Duration::from_secs(3),
+            tls: TlsOptions::default(),
             cores: Cores::Auto,
             pin: true,
             io: Io::Auto,
             spin: Duration::ZERO,
             limits: Limits::default(),
             channels: Vec::new(),
+            producers: Vec::new(),
+            forward: ForwardOptions::default(),
             buffers: 256,
             buffer_size: 64 << 10,
             ring_entries: 1024,
             telemetry_channels: 256,
             auth: Vec::new(),
             insecure: false,
+            slow: None,
             name: "corelay".into(),
         }
     }
@@ -95,8 +114,9 @@ const MAX_METERS: usize = 16_384;
 
 /// What is expected of an address where nobody is asked who he is.
 const INSECURE: &str = "an address of this machine alone, such as 127.0.0.1:9090 or unix:/run/corelay.sock: whoever \
-                        reaches it can use every channel. To let in who shows a token, name them in [[auth.token]]; to \
-                        serve a network you trust, say so with --insecure (server.insecure = true)";
+                        reaches it can use every channel. To let in who shows a token, name them in [[auth.token]]; \
+                        who shows a certificate, serve tls:// and set tls.client_ca; all of a network you trust, say so \
+                        with --insecure (server.insecure = true)";
 
 impl ServerOptions {
     /// Checks every option by itself and against the others. What only the machine can tell (whether an address is
@@ -110,10 +130,16 @@ impl ServerOptions {
             if ok { Ok(()) } else { Err(bad()) }
         };
         check(!self.listen.is_empty(), "server.listen", &"nothing", "at least one address")?;
+        let bind = self.bind_timeout <= Duration::from_secs(60);
+        check(bind, "server.bind_timeout", &format!("{:?}", self.bind_timeout), "at most 1m")?;
+        let (tls, is_tls) = (&self.tls, self.listen.iter().find(|addr| addr.is_tls()));
+        if let Some(addr) = is_tls {
+            check(tls.is_set(), "server.listen", addr, "tls.cert and tls.key for it, each the path of a PEM file")?;
+        }
         let spin = self.spin <= Duration::from_secs(1);
         check(spin, "server.spin_us", &self.spin.as_micros(), "at most 1000000 (1 s)")?;
-        let ring = |n: usize| n.is_power_of_two() && (16..=MAX_RING).contains(&n);
-        let powers = "a power of two from 16 to 32768";
+        let ring = |n: usize| n.is_power_of_two() && (8..=MAX_RING).contains(&n);
+        let powers = "a power of two from 8 to 32768";
         check(ring(self.buffers), "io.buffers", &self.buffers, powers)?;
         check(ring(self.ring_entries as usize), "io.ring_entries", &self.ring_entries, powers)?;
         let size = (4096..=1 << 20).contains(&self.buffer_size) && self.buffer_size.is_multiple_of(64);
@@ -130,8 +156,17 @@ impl ServerOptions {
             let twice = self.channels[..index].iter().any(|other| other.id == channel.id);
             check(!twice, "channel.id", &channel.name, "each channel once")?;
         }
+        self.forward.validate()?;
+        check(self.producers.len() < MAX_ROUTES, "producer", &self.producers.len(), "at most 63")?;
+        for (index, producer) in self.producers.iter().enumerate() {
+            producer.validate(self.forward.max_message)?;
+            let twice = self.producers[..index].iter().any(|other| other.id == producer.id);
+            check(!twice, "producer.id", &producer.id, "each producer once")?;
+        }
         self.access_list()?;
-        match self.listen.iter().find(|addr| !addr.is_local()) {
+        // who shows a certificate of the right CA is no stranger
+        let asks = |addr: &ListenAddr| addr.is_tls() && self.tls.client_ca.is_some();
+        match self.listen.iter().find(|addr| !addr.is_local() && !asks(addr)) {
             Some(open) if self.auth.is_empty() && !self.insecure => check(false, "server.listen", open, INSECURE),
             _ => Ok(()),
         }
@@ -150,6 +185,22 @@ impl ServerOptions {
         })
     }
 
+    /// Bytes that forwarding may hold on each core: on their way, in the making, and in queues.
+    fn forwarding(&self) -> usize {
+        if self.producers.is_empty() {
+            return 0;
+        }
+        let queues = self.producers.iter().fold(0usize, |sum, producer| sum.saturating_add(producer.queue_bytes));
+        let shared = self.forward.handover_bytes.saturating_add(self.forward.assembly_bytes);
+        shared.saturating_add(queues)
+    }
+
+    /// Whether it listens with TLS anywhere.
+    #[must_use]
+    pub fn has_tls(&self) -> bool {
+        self.listen.iter().any(ListenAddr::is_tls)
+    }
+
     /// How this is laid out on so many cores, for [`Limits::worst_case`].
     #[must_use]
     pub fn layout(&self, cores: usize) -> Layout {
@@ -157,6 +208,10 @@ impl ServerOptions {
             cores,
             receive_pool: self.buffers.saturating_mul(self.buffer_size),
             histograms: (self.telemetry_channels + 1).saturating_mul(Meter::SIZE),
+            forwarding: self.forwarding(),
+            tls_core: if self.has_tls() { tls::SPARE + 4 * (self.buffer_size + tls::MAX_HANDSHAKE) } else { 0 },
+            tls_connection: if self.has_tls() { tls::SESSION + tls::MAX_RECORD } else { 0 },
+            tls_handshake: if self.has_tls() { tls::MAX_HANDSHAKE } else { 0 },
         }
     }
 }
@@ -216,8 +271,10 @@ mod tests {
     #[test]
     fn each_bad_option_is_named() {
         type Change = fn(&mut ServerOptions);
-        let cases: [(&str, Change); 10] = [
+        let cases: [(&str, Change); 12] = [
             ("server.listen", |o| o.listen.clear()),
+            ("server.bind_timeout", |o| o.bind_timeout = Duration::from_secs(61)),
+            ("server.listen", |o| o.listen.push("tls://127.0.0.1:0".parse().unwrap())),
             ("server.spin_us", |o| o.spin = Duration::from_secs(2)),
             ("io.buffers", |o| o.buffers = 100),
             ("io.buffer_size", |o| o.buffer_size = 1000),

@@ -5,12 +5,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use super::admission::Admission;
-use super::core::{COPY_BELOW, Channel, Options};
+use super::builder::ServerBuilder;
+use super::companion::{self, Companion, Outlet, Plan};
+use super::core::{COPY_BELOW, Channel, Options, Route};
 use super::cpus;
 use super::inspect::{Desk, Inspector};
 use super::listener::{Listener, SocketFiles};
@@ -18,9 +21,11 @@ use super::machine;
 use super::mesh::Mesh;
 use super::options::{BadOption, Io, ListenAddr, ServerOptions};
 use super::reload::{Reloader, say_idle};
-use super::shard::{Control, PoolSize, Shard};
+use super::shard::{Around, Control, PoolSize, Shard};
+use super::tell::{SpanSink, Teller};
 use crate::auth::{AccessList, Entry};
 use crate::reactor::{self, Epoll, Reactor, Uring, Waker};
+use crate::tls::{ALPN, Acceptor, TlsError};
 
 /// Why a broker did not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -47,9 +52,20 @@ pub enum ServerError {
     /// The worst case is more memory than there is.
     #[error("{0}")]
     Memory(String),
+    /// Certificates or keys that can't be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// No reactor could be made.
     #[error(transparent)]
     Reactor(#[from] reactor::SetupError),
+    /// A producer could not be made.
+    #[error("producer {id}: {text}")]
+    Producer {
+        /// Which.
+        id: String,
+        /// What is wrong with it, and what was expected.
+        text: String,
+    },
     /// A core's thread could not start or go on.
     #[error("core {core} stopped: {source}")]
     Core {
@@ -73,10 +89,18 @@ pub struct Server {
     addrs: Vec<ListenAddr>,
     stopper: Stopper,
     threads: Vec<JoinHandle<Result<(), ServerError>>>,
+    companions: Vec<Companion>,
     inspector: Inspector,
+    tls: Option<Acceptor>,
 }
 
 impl Server {
+    /// A broker that does more than options can say: see [`ServerBuilder`].
+    #[must_use]
+    pub fn builder() -> ServerBuilder {
+        ServerBuilder::default()
+    }
+
     /// A broker on one core with default options, for tests and embedding.
     ///
     /// # Errors
@@ -96,10 +120,22 @@ impl Server {
     /// # Errors
     /// [`ServerError`]: each says what to do.
     pub fn start(options: ServerOptions) -> Result<Server, ServerError> {
+        Server::builder().options(options).start()
+    }
+
+    /// [`ServerBuilder::start`].
+    pub(super) fn start_with(
+        options: ServerOptions,
+        own: Vec<Plan>,
+        sink: Option<SpanSink>,
+    ) -> Result<Server, ServerError> {
         options.validate()?;
+        let plans = companion::plans(&options, own)?;
         let cpus = cpus::choose(&options.cores).map_err(ServerError::Cores)?;
+        let tls = options.has_tls().then(|| Acceptor::new(&options.tls, &[ALPN])).transpose()?;
         let options = machine::fit(options, cpus.len())?;
-        let bind = |addr| Listener::bind(addr, "--listen");
+        let until = Instant::now() + options.bind_timeout;
+        let bind = |addr| Listener::bind_by(addr, "--listen", until);
         let listeners = options.listen.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
         let files = Arc::new(SocketFiles::of(&listeners));
         let io = choose_io(&options)?;
@@ -107,26 +143,26 @@ impl Server {
         say_idle(&access);
         let control = Arc::new(Control::default());
         let desks: Arc<[Desk]> = cpus.iter().map(|_| Desk::new()).collect();
+        let (outlets, companions) = companion::start_all(&plans, &options.forward, &cpus)?;
         // each core accepts on a descriptor of its own; these ones go now, so that a drain closes the last
-        let (wakers, threads) = spawn(&options, &Arc::new(access), io, &cpus, &listeners, &control, &desks)?;
+        let (routes, access) = (companion::routes(&plans), Arc::new(access));
+        let cores = Cores { io, cpus: &cpus, tls: tls.as_ref(), routes, outlets, sink, access };
+        let (wakers, threads) = spawn(&options, cores, &listeners, &control, &desks)?;
         let addrs: Vec<_> = listeners.into_iter().map(|listener| listener.addr).collect();
         info!(name = options.name, cores = cpus.len(), ?io, "started");
         let stopper = Stopper { control, wakers, files };
-        let inspector = Inspector::new(desks, stopper.clone(), options, &addrs, io, &cpus);
-        Ok(Server { addrs, stopper, threads, inspector })
+        let producers = companions.iter().flat_map(|companion| companion.producers.clone()).collect();
+        let inspector = Inspector::new(desks, stopper.clone(), options, &addrs, io, &cpus, producers);
+        Ok(Server { addrs, stopper, threads, companions, inspector, tls })
     }
 
-    /// The first TCP address it listens on, with the port that was picked.
+    /// The first TCP address it listens on, with TLS or without, with the port that was picked.
     ///
     /// # Panics
     /// If it listens on Unix sockets only.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
-        let tcp = self.addrs.iter().find_map(|addr| match addr {
-            ListenAddr::Tcp(tcp) => Some(*tcp),
-            ListenAddr::Unix(_) => None,
-        });
-        tcp.expect("the broker listens on TCP")
+        self.addrs.iter().find_map(ListenAddr::socket_addr).expect("the broker listens on TCP")
     }
 
     /// All addresses it listens on, as bound.
@@ -169,6 +205,22 @@ impl Server {
         self.join()
     }
 
+    /// Reads certificate, key and client CAs again: handshakes that begin from now on use them, connections that are
+    /// open go on as they are. Without a TLS listener it does nothing.
+    ///
+    /// # Errors
+    /// [`TlsError`], with the file and what to do; then the old ones stay in use.
+    pub fn reload_tls(&self) -> Result<(), TlsError> {
+        self.tls.as_ref().map_or(Ok(()), Acceptor::reload)
+    }
+
+    /// What its TLS listeners accept with, where there are any: to be [reloaded](Acceptor::reload) from elsewhere, such
+    /// as a signal handler's thread.
+    #[must_use]
+    pub fn tls(&self) -> Option<Acceptor> {
+        self.tls.clone()
+    }
+
     /// A handle that ends the broker from elsewhere, such as a signal handler's thread.
     #[must_use]
     pub fn stopper(&self) -> Stopper {
@@ -201,6 +253,8 @@ impl Server {
             let ended = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             result = result.and(ended);
         }
+        // each ends after its core, when it has delivered what it can
+        self.companions.drain(..).for_each(Companion::join);
         result
     }
 }
@@ -274,23 +328,33 @@ fn choose_io(options: &ServerOptions) -> Result<Io, ServerError> {
     }
 }
 
+/// What the cores' threads are made from, beside options.
+struct Cores<'a> {
+    io: Io,
+    cpus: &'a [usize],
+    tls: Option<&'a Acceptor>,
+    routes: Vec<Route>,
+    outlets: Vec<Option<Outlet>>,
+    sink: Option<SpanSink>,
+    access: Arc<AccessList>,
+}
+
 type Threads = (Vec<Waker>, Vec<JoinHandle<Result<(), ServerError>>>);
 
 /// Starts one thread a core; returns when all of them accept.
 fn spawn(
     options: &ServerOptions,
-    access: &Arc<AccessList>,
-    io: Io,
-    cpus: &[usize],
+    cores: Cores<'_>,
     listeners: &[Listener],
     control: &Arc<Control>,
     desks: &Arc<[Desk]>,
 ) -> Result<Threads, ServerError> {
+    let Cores { io, cpus, tls, routes, outlets, sink, access } = cores;
     let admission = Arc::new(Admission::new(&options.limits));
     let (server, secret) = (Uuid::new_v4(), random());
     let mut threads = Vec::new();
     let mut starts = Vec::new();
-    for (core, mesh) in Mesh::full(cpus.len()).into_iter().enumerate() {
+    for ((core, mesh), outlet) in Mesh::full(cpus.len()).into_iter().enumerate().zip(outlets) {
         let core_options = Options {
             core: core as u16,
             cores: cpus.len() as u16,
@@ -300,9 +364,9 @@ fn spawn(
             limits: options.limits.clone(),
             channels: options.channels.iter().map(channel).collect(),
             copy_below: COPY_BELOW,
-            routes: Vec::new(),
-            tap_bytes: 0,
-            access: Arc::clone(access),
+            routes: routes.clone(),
+            tap_bytes: options.forward.handover_bytes,
+            access: Arc::clone(&access),
             meters: options.telemetry_channels,
         };
         let (waker_out, waker_in) = mpsc::channel();
@@ -319,10 +383,15 @@ fn spawn(
             },
             cpu: options.pin.then_some(cpus[core]),
             listeners: listeners.iter().map(Listener::duplicate).collect::<Result<_, _>>().map_err(at(core))?,
-            mesh,
-            control: Arc::clone(control),
-            admission: Arc::clone(&admission),
-            desks: Arc::clone(desks),
+            around: Around {
+                mesh,
+                control: Arc::clone(control),
+                admission: Arc::clone(&admission),
+                desks: Arc::clone(desks),
+                teller: Teller::new(core as u16, options.slow, sink.clone()),
+                tls: (tls.cloned(), listeners.iter().map(|listener| listener.addr.is_tls()).collect()),
+                outlet,
+            },
             waker: waker_out,
             wakers: wakers_in,
         };
@@ -370,10 +439,7 @@ struct Start {
     reactor: reactor::Options,
     cpu: Option<usize>,
     listeners: Vec<std::os::fd::OwnedFd>,
-    mesh: Mesh,
-    control: Arc<Control>,
-    admission: Arc<Admission>,
-    desks: Arc<[Desk]>,
+    around: Around,
     waker: mpsc::Sender<Waker>,
     wakers: mpsc::Receiver<Vec<Waker>>,
 }
@@ -407,10 +473,13 @@ impl Start {
         let core = self.core_options.core;
         let _ = self.waker.send(reactor.waker());
         let Ok(wakers) = self.wakers.recv() else { return Ok(()) };
-        self.mesh.set_wakers(&wakers);
-        let control = Arc::clone(&self.control);
-        let desks = Arc::clone(&self.desks);
-        let mut shard = Shard::new(reactor, self.core_options, self.mesh, self.control, self.admission, self.desks);
+        self.around.mesh.set_wakers(&wakers);
+        if let Some(outlet) = &self.around.outlet {
+            outlet.set_waker(reactor.waker());
+        }
+        let control = Arc::clone(&self.around.control);
+        let desks = Arc::clone(&self.around.desks);
+        let mut shard = Shard::new(reactor, self.core_options, self.around);
         let listening = self.listeners.into_iter().enumerate();
         let mut tagged = listening.map(|(tag, listener)| (tag as u32, listener));
         let ended = tagged.try_for_each(|(tag, listener)| shard.listen(listener, tag)).and_then(|()| shard.run());

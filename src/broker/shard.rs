@@ -5,25 +5,37 @@
 //!    ▲──────────────────────────────────────────────────────────────────────────────────────┘
 //! ```
 
+mod tls;
+
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tracing::{debug, info, warn};
+use tracing::info;
 
 use super::admission::{Admission, Counted};
+use super::companion::Outlet;
 use super::core::{Action, Core, Moved, Options, Output};
 use super::inspect::{Desk, Turns, View};
 use super::listener::Peer;
 use super::mesh::{Item, Mesh};
+use super::tell::Teller;
 use crate::auth::AccessList;
-use crate::base::{ChannelId, Key, Leases, Piece, Time};
+use crate::base::{Key, Leases, Piece, Time};
 use crate::reactor::{Event, Reactor, Receive, Sock, sys};
+use crate::tls::Acceptor;
+
+use self::tls::{Secure, TLS};
+
+pub use self::tls::TlsFigures;
 
 /// A turn that begins so much later than it was due follows a pause of this process, not the silence of its peers.
 const PAUSE: Duration = Duration::from_millis(250);
+/// Connections whose waiting bytes a turn reads at the least, where each has some: a reactor takes in some 256
+/// completions, and the smallest number of receive buffers used in earnest is far above this.
+const READ_A_TURN: usize = 64;
 /// How often a core that sleeps with nothing due looks at the control word, should a wake-up ever fail.
 const IDLE: Duration = Duration::from_secs(1);
 /// How long before a full mesh ring is tried again.
@@ -77,6 +89,19 @@ impl Control {
     }
 }
 
+/// What a core is joined to.
+pub(super) struct Around {
+    pub(super) mesh: Mesh,
+    pub(super) control: Arc<Control>,
+    pub(super) admission: Arc<Admission>,
+    pub(super) desks: Arc<[Desk]>,
+    pub(super) teller: Teller,
+    /// What TLS connections are accepted with, and which listeners are for them.
+    pub(super) tls: (Option<Acceptor>, Vec<bool>),
+    /// Where copies go, if there are producers.
+    pub(super) outlet: Option<Outlet>,
+}
+
 /// One core's loop. Built and run on its own thread.
 pub(super) struct Shard<R: Reactor> {
     reactor: R,
@@ -86,15 +111,22 @@ pub(super) struct Shard<R: Reactor> {
     admission: Arc<Admission>,
     desks: Arc<[Desk]>,
     turns: Turns,
-    /// How the connections here are counted.
+    /// Where copies go, if there are producers.
+    outlet: Option<Outlet>,
+    teller: Teller,
+    /// The connections with TLS.
+    secure: Secure,
+    /// How the connections here are counted; those refused are not.
     counted: HashMap<u64, Counted>,
-    refusals: Refusals,
     /// Receive buffers below which nothing stays leased.
     low: usize,
     obeyed: u64,
     now: Time,
-    /// The last turn began late: peers' silence is judged only after one that read what was waiting.
-    paused: bool,
+    /// The process was paused: so many turns more may pass before all that was waiting has been read, and peers' silence
+    /// is judged again.
+    catching_up: Option<usize>,
+    /// The last turn found something to do.
+    busy: bool,
     /// A send was begun whose end something waits for.
     awaits_sends: bool,
     said_drained: bool,
@@ -104,14 +136,8 @@ impl<R: Reactor> Shard<R>
 where
     R::Pool: PoolSize,
 {
-    pub(super) fn new(
-        reactor: R,
-        options: Options,
-        mesh: Mesh,
-        control: Arc<Control>,
-        admission: Arc<Admission>,
-        desks: Arc<[Desk]>,
-    ) -> Shard<R> {
+    pub(super) fn new(reactor: R, options: Options, around: Around) -> Shard<R> {
+        let Around { mesh, control, admission, desks, teller, tls, outlet } = around;
         let now = sys::now();
         let low = reactor.pool().capacity() / 4;
         let core = Core::new(options, now);
@@ -123,12 +149,15 @@ where
             admission,
             desks,
             turns: Turns::new(),
+            outlet,
+            teller,
+            secure: Secure::new(tls.0, tls.1),
             counted: HashMap::new(),
-            refusals: Refusals::default(),
             low,
             obeyed: 0,
             now,
-            paused: false,
+            catching_up: None,
+            busy: false,
             awaits_sends: false,
             said_drained: false,
         }
@@ -144,9 +173,13 @@ where
         loop {
             let timeout = self.timeout();
             self.wait(timeout)?;
-            self.events();
+            if let Some(outlet) = &mut self.outlet {
+                outlet.turn(&mut self.core);
+            }
+            self.busy = self.events() > 0;
+            self.tls_handshakes();
             let more = self.mesh_in();
-            if !self.paused {
+            if self.catching_up.is_none() {
                 self.core.advance(self.now);
             }
             self.obey();
@@ -176,11 +209,16 @@ where
     fn timeout(&mut self) -> Duration {
         let now = sys::now();
         self.turns.ended(self.now, now);
-        if self.paused || self.awaits_sends || self.core.has_backlog() || self.desk().is_waiting() {
+        let busy = self.core.has_backlog() || self.secure.is_busy();
+        if self.catching_up.is_some() || self.awaits_sends || busy || self.desk().is_waiting() {
             return Duration::ZERO;
         }
         let due = self.core.next_deadline().map_or(IDLE, |at| (at - now).min(IDLE));
-        let due = if self.mesh.is_congested() { due.min(RETRY_RING) } else { due };
+        let full = self.mesh.is_congested() || self.outlet.as_ref().is_some_and(Outlet::is_congested);
+        let due = if full { due.min(RETRY_RING) } else { due };
+        if self.outlet.as_ref().is_some_and(|outlet| outlet.has_news(&self.core)) {
+            return Duration::ZERO;
+        }
         if due > Duration::ZERO && !self.mesh.prepare_sleep() {
             return Duration::ZERO;
         }
@@ -192,51 +230,74 @@ where
         self.reactor.wait(Some(timeout))?;
         self.mesh.awake();
         self.now = sys::now();
-        self.paused = !self.paused && self.now - before > timeout + PAUSE;
+        let late = self.now - before > timeout + PAUSE;
+        self.catching_up = match self.catching_up {
+            None => late.then(|| 1 + self.core.connections().0 / READ_A_TURN),
+            // nothing was waiting any more; or, on a core that is always busy, everybody has had a turn
+            Some(left) => (self.busy && left > 0).then(|| left - 1),
+        };
         Ok(())
     }
 
-    fn events(&mut self) {
+    /// Passes on what happened; says how much that was.
+    fn events(&mut self) -> usize {
+        let mut events = 0;
         while let Some(event) = self.reactor.next_event() {
+            events += 1;
             match event {
                 Event::Received { user, piece } => {
-                    self.core.received(self.now, Key::unpack(user), piece, self.reactor.pool());
+                    if user & TLS == 0 {
+                        self.core.received(self.now, Key::unpack(user), piece, self.reactor.pool());
+                    } else {
+                        self.tls_received(user, piece);
+                    }
                     self.reactor.pool().release(piece);
                 }
+                Event::Sent { user, batch, error } if user & TLS != 0 => self.tls_sent(user, batch, error),
                 Event::Sent { user, batch, error } => {
                     self.core.sent(self.now, Key::unpack(user), batch, error.is_some());
                 }
+                Event::Writable { user } if user & TLS != 0 => self.tls_writable(user),
                 Event::Writable { user } => self.core.writable(self.now, Key::unpack(user)),
                 Event::ReceiveEnded { user, error } => {
                     if let Some(error) = error {
-                        debug!(%error, "a connection failed");
+                        self.teller.socket_failed(&error, self.now);
                     }
-                    self.core.lost(self.now, Key::unpack(user));
+                    if user & TLS == 0 {
+                        self.core.lost(self.now, Key::unpack(user));
+                    } else {
+                        self.tls_ended(user);
+                    }
                 }
-                Event::Accepted { listener: _, fd } => self.accepted(fd),
+                Event::Accepted { listener, fd } => self.accepted(listener, fd),
                 Event::AcceptFailed { listener, error } => {
-                    warn!(listener, %error, "accepting pauses: raise the limit on open files (ulimit -n, LimitNOFILE=)");
+                    self.teller.accept_failed(listener, &error, self.now);
                 }
                 Event::Closed { .. } => {}
             }
             self.act();
         }
+        events
     }
 
-    fn accepted(&mut self, fd: OwnedFd) {
+    fn accepted(&mut self, listener: u32, fd: OwnedFd) {
         let peer = Peer::of(&fd);
-        let (counted, admitted) = self.admission.enter(peer.ip);
+        let admitted = self.admission.enter(peer.ip);
         let key = self.core.connected(self.now, peer.name);
-        let sock = self.reactor.add(fd, key.pack());
-        self.counted.insert(sock.0, counted);
-        self.core.attach(key, sock.0);
-        if let Err(why) = admitted {
-            self.core.refuse(key, why);
+        let tls = self.tls_session(listener);
+        let handle = self.secure.take_in(&mut self.reactor, fd, key, tls);
+        self.core.attach(key, handle);
+        match admitted {
+            Ok(counted) => {
+                self.counted.insert(handle, counted);
+            }
+            Err(why) => self.core.refuse(key, why),
         }
     }
 
     fn mesh_in(&mut self) -> bool {
         let (core, reactor, all, now) = (&mut self.core, &mut self.reactor, &mut self.counted, self.now);
+        let secure = &mut self.secure;
         let more = self.mesh.drain(|from, item, homeward| match item {
             Item::Frames { kind, batch } => {
                 batch.for_each_unsent(&NoPool, |bytes| core.link_received(now, from, kind, bytes));
@@ -245,11 +306,11 @@ where
                 }
             }
             Item::Spent(batch) => core.recycle(batch),
-            Item::Conn { fd, counted, moved } => {
+            Item::Conn { fd, counted, moved, tls } => {
                 let key = core.moved_in(now, &moved);
-                let sock = reactor.add(fd, key.pack());
-                all.insert(sock.0, counted);
-                core.attach_moved(now, key, sock.0, &moved);
+                let handle = secure.take_in(reactor, fd, key, tls);
+                all.insert(handle, counted);
+                core.attach_moved(now, key, handle, &moved);
             }
         });
         self.act();
@@ -272,6 +333,9 @@ where
         self.reactor.stop_listening();
         if asked & Control::ABORT > 0 {
             self.core.abort(self.now);
+            if let Some(outlet) = &self.outlet {
+                outlet.kill();
+            }
         } else {
             self.core.drain(self.now);
         }
@@ -281,6 +345,10 @@ where
     fn act(&mut self) {
         while let Some(action) = self.core.next_action() {
             match action {
+                Action::Receive(handle) if handle & TLS != 0 => self.tls_receive(handle, Receive::Stream),
+                Action::ReceiveOnce(handle) if handle & TLS != 0 => self.tls_receive(handle, Receive::Once),
+                Action::NotifyWritable(handle) if handle & TLS != 0 => self.tls_notify_writable(handle),
+                Action::ShutdownWrite(handle) if handle & TLS != 0 => self.tls_shutdown_write(handle),
                 Action::Receive(handle) => self.reactor.receive(Sock(handle), Receive::Stream),
                 Action::ReceiveOnce(handle) => self.reactor.receive(Sock(handle), Receive::Once),
                 Action::NotifyWritable(handle) => self.reactor.notify_writable(Sock(handle)),
@@ -289,8 +357,13 @@ where
                     if let Some(counted) = self.counted.remove(&handle) {
                         self.admission.leave(counted);
                     }
-                    self.reactor.close(Sock(handle), abort);
+                    if handle & TLS == 0 {
+                        self.reactor.close(Sock(handle), abort);
+                    } else {
+                        self.tls_close(handle, abort);
+                    }
                 }
+                Action::Move { handle, core, moved } if handle & TLS != 0 => self.tls_move_out(handle, core, moved),
                 Action::Move { handle, core, moved } => self.move_out(handle, core, moved),
                 Action::Welcomed(handle) => {
                     if let Some(counted) = self.counted.get_mut(&handle) {
@@ -298,23 +371,24 @@ where
                     }
                 }
                 Action::ReportUnauthorized { peer, channel, why } => {
-                    self.refusals.report(self.now, &peer, &channel, &why);
+                    self.teller.unauthorized(&peer, channel, &why, self.now);
                 }
                 Action::ReportShed { id, channel, bytes } => {
-                    let request = uuid::Uuid::from_bytes(id);
-                    warn!(%request, %channel, bytes, "request ended with OVERLOADED: core_buffer is full");
+                    self.teller.shed(id, channel, bytes, self.now);
                 }
+                Action::Ended(ended) => self.teller.ended(*ended, self.now),
+                Action::Expelled(expelled) => self.teller.expelled(&expelled, self.now),
             }
         }
     }
 
     fn move_out(&mut self, handle: u64, core: u16, moved: Moved) {
-        let counted = self.counted.remove(&handle).expect("every connection is counted");
+        let counted = self.counted.remove(&handle).expect("every connection that may move is counted");
         match self.reactor.detach(Sock(handle)) {
-            Some(fd) => self.mesh.send(core, Item::Conn { fd, counted, moved }),
+            Some(fd) => self.mesh.send(core, Item::Conn { fd, counted, moved, tls: None }),
             // nothing is in flight between two single receives: this is a fault, and must not leak the connection
             None => {
-                warn!("a connection could not be moved to core {core}; it is closed");
+                self.teller.not_moved(core, self.now);
                 self.admission.leave(counted);
                 self.reactor.close(Sock(handle), true);
             }
@@ -325,18 +399,26 @@ where
         self.act();
         while let Some(output) = self.core.next_output(self.reactor.pool()) {
             match output {
+                Output::Socket { handle, batch } if handle & TLS != 0 => self.tls_output(handle, batch),
                 Output::Socket { handle, batch } => self.reactor.send(Sock(handle), batch),
                 Output::Link { core, kind, batch } => self.mesh.send(core, Item::Frames { kind, batch }),
             }
         }
+        self.tls_flush();
         let (core, now) = (&mut self.core, self.now);
         self.mesh.flush(&mut self.reactor, |to, kind| core.link_sent(now, to, kind));
+        if let Some(outlet) = &mut self.outlet {
+            outlet.hand_over(core, &mut self.reactor);
+        }
         self.act();
     }
 
     fn end_turn(&mut self) {
         let pool = self.reactor.pool();
-        self.awaits_sends = self.core.end_turn(pool.free() < self.low, pool);
+        if let Some(watch) = self.teller.turn(self.now) {
+            self.core.watch(watch);
+        }
+        self.awaits_sends = self.core.end_turn(pool.free() < self.low, pool) | self.secure.take_awaits();
     }
 
     fn desk(&self) -> &Desk {
@@ -347,7 +429,9 @@ where
     fn answer(&self) {
         if self.desk().is_waiting() {
             let pool = self.reactor.pool();
-            let view = View { core: &self.core, turns: &self.turns, buffers: (pool.capacity(), pool.free()) };
+            let buffers = (pool.capacity(), pool.free());
+            let (told, tls) = (self.teller.told(), self.secure.figures());
+            let view = View { core: &self.core, turns: &self.turns, told, buffers, tls };
             self.desk().answer(&view);
         }
     }
@@ -358,28 +442,6 @@ where
         self.output();
         self.reactor.wait(Some(Duration::ZERO))?;
         Ok(())
-    }
-}
-
-/// Says in the log who was not let in: each at `debug`, at `warn` no more than one a second, for anybody can make as many
-/// as he likes.
-#[derive(Debug, Default)]
-struct Refusals {
-    said: Option<Time>,
-    unsaid: u64,
-}
-
-impl Refusals {
-    fn report(&mut self, now: Time, peer: &str, channel: &ChannelId, why: &str) {
-        if self.said.is_some_and(|said| now - said < Duration::from_secs(1)) {
-            self.unsaid += 1;
-            return debug!(peer, %channel, "UNAUTHORIZED: {why}");
-        }
-        self.said = Some(now);
-        match std::mem::take(&mut self.unsaid) {
-            0 => warn!(peer, %channel, "UNAUTHORIZED: {why}"),
-            more => warn!(peer, %channel, more, "UNAUTHORIZED: {why}; and so many others since the last one told"),
-        }
     }
 }
 

@@ -12,19 +12,24 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::exit::{Failure, code_of};
-use corelay::client::ErrorKind;
+use super::tls::TlsArgs;
+use corelay::client::{Connector, ErrorKind};
 
 /// Longer than a broker takes that waits for a core that doesn't answer.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How an address with TLS begins: as listeners write it, and as browsers do.
+const SECURE: [&str; 2] = ["tls://", "https://"];
 /// The longest page taken: 10,000 connections are 4 MiB.
 const MAX_PAGE: usize = 64 << 20;
 
 /// Where the admin endpoint is.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct AdminArgs {
-    /// The broker's admin endpoint (corelay serve --admin): host:port or unix:/path
+    /// The broker's admin endpoint (corelay serve --admin): host:port, tls://host:port or unix:/path
     #[arg(long, value_name = "ADDR", env = "CORELAY_ADMIN", hide_env_values = true, default_value = "127.0.0.1:9091")]
     pub(crate) admin: String,
+    #[command(flatten)]
+    pub(crate) tls: TlsArgs,
 }
 
 /// What came back.
@@ -53,10 +58,23 @@ impl AdminArgs {
 
     /// One request.
     pub(crate) async fn send(&self, method: Method, path: &str) -> Result<Page, Failure> {
+        self.send_text(method, path, String::new()).await
+    }
+
+    /// One request, with a text.
+    pub(crate) async fn send_text(&self, method: Method, path: &str, text: String) -> Result<Page, Failure> {
+        let secure = SECURE.iter().find_map(|scheme| self.admin.strip_prefix(scheme));
+        let connector = Connector::new(self.tls.tls(secure.is_some(), "--admin"), b"http/1.1");
         let exchange = async {
-            match self.admin.strip_prefix("unix:") {
-                Some(socket) => exchange(UnixStream::connect(socket).await?, "localhost", method, path).await,
-                None => exchange(TcpStream::connect(&self.admin).await?, &self.admin, method, path).await,
+            match (self.admin.strip_prefix("unix:"), secure) {
+                (Some(socket), _) => {
+                    exchange(UnixStream::connect(socket).await?, "localhost", method, path, text).await
+                }
+                (None, Some(addr)) => {
+                    let stream = connector.connect(addr, TcpStream::connect(addr).await?).await?;
+                    exchange(stream, addr, method, path, text).await
+                }
+                (None, None) => exchange(TcpStream::connect(&self.admin).await?, &self.admin, method, path, text).await,
             }
         };
         match tokio::time::timeout(PATIENCE, exchange).await {
@@ -82,12 +100,12 @@ impl AdminArgs {
 
 type Strange = Box<dyn std::error::Error + Send + Sync>;
 
-async fn exchange<S>(stream: S, host: &str, method: Method, path: &str) -> Result<Page, Strange>
+async fn exchange<S>(stream: S, host: &str, method: Method, path: &str, text: String) -> Result<Page, Strange>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let request = Request::builder().method(method).uri(path).header(header::HOST, host).body(Body::empty())?;
+    let request = Request::builder().method(method).uri(path).header(header::HOST, host).body(Body::from(text))?;
     let answer = async {
         let response = sender.send_request(request).await?;
         let status = response.status();

@@ -21,7 +21,7 @@ use crate::config::parse_duration;
 pub(crate) struct Args {
     #[command(flatten)]
     server: ServerArgs,
-    /// Look at its admin endpoint too: host:port or unix:/path
+    /// Look at its admin endpoint too: host:port, tls://host:port or unix:/path
     #[arg(long, value_name = "ADDR")]
     admin: Option<String>,
     /// Send an empty request to this channel, and want an answer
@@ -100,7 +100,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
 async fn look(args: &Args) -> Vec<Finding> {
     let mut findings = vec![server(args).await];
     if let Some(admin) = &args.admin {
-        findings.push(health(&AdminArgs { admin: admin.clone() }).await);
+        findings.push(health(&AdminArgs { admin: admin.clone(), tls: args.server.tls.clone() }).await);
     }
     findings
 }

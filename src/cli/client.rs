@@ -1,25 +1,29 @@
 //! What all commands that talk to a broker share: where it is, and what is said when it isn't there.
 
+use std::error::Error as _;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 use corelay::base::ChannelId;
-use corelay::client::{Addrs, Consumer, Error, ErrorKind, Options, Token};
+use corelay::client::{Addr, Addrs, Consumer, Error, ErrorKind, Options, Token};
 
 use super::exit::{Failure, code_of};
+use super::tls::TlsArgs;
 use crate::config::parse_duration;
 
 /// Where the broker is.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ServerArgs {
-    /// The broker: host:port or unix:/path; several with commas between are tried in turn
+    /// The broker: host:port, tls://host:port or unix:/path; several with commas between are tried in turn
     #[arg(long, value_name = "ADDR", env = "CORELAY_SERVER", hide_env_values = true, default_value = "127.0.0.1:9090")]
     server: String,
     /// The token that proves who this is, in a file; or in the variable CORELAY_TOKEN. Never in an argument
     #[arg(long, value_name = "FILE", env = "CORELAY_TOKEN_FILE", hide_env_values = true)]
     token_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) tls: TlsArgs,
 }
 
 /// The variable with the token, and the one that names a file with it.
@@ -31,9 +35,11 @@ impl ServerArgs {
         Addrs::from(&self.server)
     }
 
-    /// How to connect: the name, and the token where there is one.
+    /// How to connect: with TLS where an address asks for it, with the token where there is one; `name` is for people.
     pub(crate) fn options(&self, name: &str) -> Result<Options, Failure> {
-        let options = Options::default().name(name);
+        let addrs = self.addrs();
+        let is_used = addrs.list().is_ok_and(|addrs| addrs.iter().any(|addr| matches!(addr, Addr::Tls(_))));
+        let options = Options::default().name(name).tls(self.tls.tls(is_used, "--server"));
         Ok(match self.token()? {
             Some(token) => options.token(token),
             None => options,
@@ -79,6 +85,8 @@ impl ServerArgs {
                     error.text()
                 )
             }
+            // of files it says itself which
+            ErrorKind::InvalidInput if error.source().is_some() => error.text().to_owned(),
             ErrorKind::InvalidInput => format!("--server: {}", error.text()),
             _ => format!("{}: {error}", self.server),
         };

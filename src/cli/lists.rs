@@ -90,6 +90,8 @@ pub(crate) fn channels(args: ChannelsArgs) -> Result<(), Failure> {
         "QUEUED",
         "REQUESTS",
         "ERRORS",
+        "BODIES IN",
+        "OUT",
         "P50",
         "P99",
         "MAX",
@@ -100,6 +102,7 @@ pub(crate) fn channels(args: ChannelsArgs) -> Result<(), Failure> {
         let mut row = vec![called(&channel.name, &channel.channel), numbers(&channel.cores)];
         row.extend(counts.map(text::grouped));
         row.extend([channel.requests, channel.errors].map(text::grouped));
+        row.extend([channel.request_bytes, channel.response_bytes].map(text::bytes));
         row.extend(times.map(|time| took(time, &channel.latency)));
         table.row(row);
     }

@@ -6,6 +6,7 @@
 
 use corelay::auth::Entry;
 use corelay::broker::Reloader;
+use corelay::tls::{Acceptor, TlsOptions};
 use tracing::{error, info, warn};
 
 use crate::config::{Config, Loaded, Sources};
@@ -65,8 +66,24 @@ pub(crate) fn auth(reloader: Reloader, mut current: Vec<Entry>) -> Part {
 /// The part of all that only a start can change: it says which settings wait for one.
 pub(crate) fn waits_for_a_start(running: Config) -> Part {
     Box::new(move |config| {
+        let mut running = running.clone();
+        // taken up by parts of their own
+        running.server.tls = config.server.tls.clone();
+        running.admin.tls = config.admin.tls.clone();
+        running.log.level = config.log.level.clone();
         let mut changed = config.changed_since(&running);
         changed.retain(|name| !name.starts_with("auth."));
         Ok((!changed.is_empty()).then(|| format!("{} will change with the next start", changed.join(", "))))
+    })
+}
+
+/// Certificates and keys: the files are read again, whether or not it is others that are named now.
+pub(crate) fn renews(acceptor: Option<Acceptor>, files: fn(&Config) -> TlsOptions) -> Part {
+    Box::new(move |config| {
+        let Some(acceptor) = &acceptor else { return Ok(None) };
+        let options = files(config);
+        acceptor.reload_from(&options).map_err(|error| error.to_string())?;
+        let cert = options.cert.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
+        Ok(Some(format!("handshakes use the certificate in {cert} from now on")))
     })
 }

@@ -25,6 +25,7 @@ fn help_is_as_it_was_reviewed() {
         "latency",
         "check",
         "drain",
+        "log",
         "demo",
         "completions",
         "man",

@@ -14,6 +14,8 @@ use crate::base::ChannelId;
 pub enum Addr {
     /// `host:port`; the name is looked up at each attempt to connect.
     Tcp(String),
+    /// The same, with TLS: `tls://host:port`. How it is checked is in [`Options`](super::Options).
+    Tls(String),
     /// The path of a Unix stream socket.
     Unix(PathBuf),
 }
@@ -22,6 +24,7 @@ impl fmt::Display for Addr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Addr::Tcp(host_port) => f.write_str(host_port),
+            Addr::Tls(host_port) => write!(f, "tls://{host_port}"),
             Addr::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
@@ -29,8 +32,8 @@ impl fmt::Display for Addr {
 
 /// One or several brokers, tried in turn.
 ///
-/// From text: `"host:port"`, `"unix:/path"`, or several of those with commas between. Text that is no address is
-/// told by whoever connects, as [`ErrorKind::InvalidInput`].
+/// From text: `"host:port"`, `"tls://host:port"` (or `"corelays://host:port"`), `"unix:/path"`, or several of those
+/// with commas between. Text that is no address is told by whoever connects, as [`ErrorKind::InvalidInput`].
 ///
 /// ```
 /// use corelay::client::Addrs;
@@ -53,7 +56,7 @@ impl Addrs {
         match &self.bad {
             Some(bad) => Err(Error::new(
                 ErrorKind::InvalidInput,
-                format!("{bad:?} is no broker address: expected host:port or unix:/path"),
+                format!("{bad:?} is no broker address: expected host:port, tls://host:port or unix:/path"),
             )),
             None if self.list.is_empty() => Err(Error::new(ErrorKind::InvalidInput, "no broker address given")),
             None => Ok(&self.list),
@@ -79,9 +82,16 @@ fn parse(text: &str) -> Option<Addr> {
     if let Some(path) = text.strip_prefix("unix:") {
         return (!path.is_empty()).then(|| Addr::Unix(path.into()));
     }
-    let (host, port) = text.rsplit_once(':')?;
+    if let Some(host_port) = text.strip_prefix("tls://").or_else(|| text.strip_prefix("corelays://")) {
+        return is_host_port(host_port).then(|| Addr::Tls(host_port.to_owned()));
+    }
+    is_host_port(text).then(|| Addr::Tcp(text.to_owned()))
+}
+
+fn is_host_port(text: &str) -> bool {
+    let Some((host, port)) = text.rsplit_once(':') else { return false };
     let bare_v6 = host.contains(':') && !(host.starts_with('[') && host.ends_with(']'));
-    (!host.is_empty() && !bare_v6 && port.parse::<u16>().is_ok()).then(|| Addr::Tcp(text.to_owned()))
+    !host.is_empty() && !host.contains('/') && !bare_v6 && port.parse::<u16>().is_ok()
 }
 
 impl fmt::Display for Addrs {
@@ -204,17 +214,21 @@ mod tests {
 
     #[test]
     fn addresses_are_told_from_what_is_none() {
-        for good in ["localhost:9090", "10.0.0.1:1", "[::1]:9090", "unix:/run/x.sock", "a:1,b:2"] {
+        for good in ["localhost:9090", "10.0.0.1:1", "[::1]:9090", "unix:/run/x.sock", "tls://a:1", "a:1,tls://[::1]:2"]
+        {
             assert_eq!(Addrs::from(good).to_string(), good);
             assert!(Addrs::from(good).list().is_ok(), "{good}");
         }
-        for bad in ["localhost", "a:70000", ":9090", "unix:", "::1:9090", "a:1,b", "", ","] {
+        for bad in
+            ["localhost", "a:70000", ":9090", "unix:", "::1:9090", "a:1,b", "tls://a", "tls://", "http://a:1", "", ","]
+        {
             assert_eq!(Addrs::from(bad).list().unwrap_err().kind, ErrorKind::InvalidInput, "{bad}");
         }
     }
 
     #[test]
     fn lists_of_anything_join() {
+        assert_eq!(Addrs::from("corelays://a:1"), Addrs::from("tls://a:1"));
         let socket: SocketAddr = "[::1]:7".parse().unwrap();
         let all: Addrs = [Addrs::from("a:1,b:2"), Addrs::from(socket)].into();
         assert_eq!(all.to_string(), "a:1,b:2,[::1]:7");

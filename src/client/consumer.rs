@@ -128,8 +128,8 @@ impl Consumer {
         options: Options,
         retry: impl Into<Retry>,
     ) -> Result<Consumer, Error> {
-        let (addr, channel) = (addr.into(), channel.into());
-        Consumer::dial(addr, channel, options, retry.into(), Metrics::default(), Arc::new(Sockets)).await
+        let (addr, channel, dial) = (addr.into(), channel.into(), Arc::new(Sockets::new(&options)));
+        Consumer::dial(addr, channel, options, retry.into(), Metrics::default(), dial).await
     }
 
     pub(super) async fn dial(

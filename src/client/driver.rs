@@ -184,6 +184,10 @@ impl Driver {
                 Poll::Pending => blocked = true,
             }
         }
+        // TLS may keep what it took: it is gone only when flushed
+        if !blocked && Pin::new(&mut self.io).poll_flush(cx)?.is_pending() {
+            blocked = true;
+        }
         let (n, now) = (self.written - start, self.conn.now());
         self.conn.with(|session| session.wrote(n, blocked, now));
         if !blocked {

@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::backoff::Backoff;
 use super::connection::Conn;
-use super::dial::Dial;
+use super::dial::{self, Dial};
 use super::driver::Driver;
 use super::inbox::Inbox;
 use super::keeper::Keeper;
@@ -167,7 +167,7 @@ impl Plan {
         let limit = Instant::now() + self.options.connect_timeout;
         let late = |_| Error::new(ErrorKind::Connection, format!("connecting to {addr} took too long"));
         let io = timeout_at(limit, self.dial.dial(&addr)).await.map_err(late)?.map_err(|error| {
-            Error::new(ErrorKind::Connection, format!("connecting to {addr} failed: {error}"))
+            Error::new(dial::kind(&error), format!("connecting to {addr} failed: {error}"))
                 .source(Some(Arc::new(error)))
         })?;
         let conn = Conn::new(&self.hello, addr.clone())

@@ -51,6 +51,8 @@ mod serve;
 mod session;
 #[cfg(test)]
 mod tests;
+#[cfg(feature = "tls")]
+mod tls;
 
 pub use addrs::{Addr, Addrs, Channel};
 pub use body::Body;
@@ -65,6 +67,11 @@ pub use request::{Cancellation, Request, RequestReader};
 pub use response::{Response, ResponseReader};
 pub use sending::RequestBuilder;
 pub use serve::Outcome;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub use session::fuzzing::session as fuzz_session;
+#[cfg(feature = "tls")]
+pub use tls::{Connector, Tls};
 
 pub use crate::base::ChannelId;
 pub use crate::protocol::{Code, Headers};

@@ -21,6 +21,9 @@ pub struct Options {
     pub name: String,
     /// What proves who this is. Default: none.
     pub token: Option<Token>,
+    /// How brokers at `tls://` addresses are checked, and what they are shown. Default: by the system's CAs.
+    #[cfg(feature = "tls")]
+    pub tls: super::Tls,
     /// Body bytes taken on a stream before the user has read any (§4): bounds what a stream holds in memory.
     /// Default 256 KiB; at least 1, at most 2^31 - 1.
     pub window: u32,
@@ -39,6 +42,8 @@ impl Default for Options {
         Options {
             name: String::new(),
             token: None,
+            #[cfg(feature = "tls")]
+            tls: super::Tls::default(),
             window: 256 * 1024,
             connect_timeout: Duration::from_secs(5),
             backoff_min: Duration::from_millis(50),
@@ -60,6 +65,14 @@ impl Options {
     #[must_use]
     pub fn token(mut self, token: impl Into<Token>) -> Options {
         self.token = Some(token.into());
+        self
+    }
+
+    /// With this [`tls`](Options::tls).
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls(mut self, tls: super::Tls) -> Options {
+        self.tls = tls;
         self
     }
 

@@ -46,7 +46,8 @@ impl ConsumerPool {
         n: usize,
         options: Options,
     ) -> Result<ConsumerPool, Error> {
-        ConsumerPool::dial(addr.into(), channel.into(), n, options, Arc::new(Sockets)).await
+        let dial = Arc::new(Sockets::new(&options));
+        ConsumerPool::dial(addr.into(), channel.into(), n, options, dial).await
     }
 
     pub(super) async fn dial(

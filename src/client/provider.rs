@@ -105,7 +105,7 @@ impl Provider {
         options: Options,
         retry: impl Into<Retry>,
     ) -> Result<Provider, Error> {
-        let dial = Arc::new(Sockets);
+        let dial = Arc::new(Sockets::new(&options));
         Provider::dial(addr.into(), channel.into(), max_concurrent, options, retry.into(), dial).await
     }
 

@@ -6,8 +6,10 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use corelay::auth::{BadDigest, BadRule, Digest, Rule};
-use corelay::broker::{BadValue, Cores, Io, ListenAddr};
+use corelay::broker::{BadValue, Cores, Io, ListenAddr, NamedChannel, TargetUrl, What};
+use corelay::forward::WhenFull;
 
+use super::log::{LogFormat, parse_filter};
 use super::units::{DURATION_EXPECTED, SIZE_EXPECTED, parse_duration, parse_size, show_duration, show_size};
 
 /// A setting's place.
@@ -23,18 +25,27 @@ pub(crate) enum Slot<'a> {
     MaybeSize(&'a mut Option<usize>),
     Time(&'a mut Duration),
     Micros(&'a mut Duration),
+    /// 0 for none.
+    MaybeMillis(&'a mut Option<Duration>),
     Switch(&'a mut bool),
     Text(&'a mut String),
     MaybeText(&'a mut Option<String>),
-    MaybePath(&'a mut Option<PathBuf>),
     /// A token, of which the hash is kept; not shown.
     Token(&'a mut Option<Digest>),
     TokenHash(&'a mut Option<Digest>),
     Rules(&'a mut Vec<Rule>),
+    Filter(&'a mut String),
+    LogFormat(&'a mut LogFormat),
     Addrs(&'a mut Vec<ListenAddr>),
     MaybeAddr(&'a mut Option<ListenAddr>),
+    MaybeUrl(&'a mut Option<String>),
+    MaybePath(&'a mut Option<PathBuf>),
     Cores(&'a mut Cores),
     Io(&'a mut Io),
+    Url(&'a mut TargetUrl),
+    Channels(&'a mut Vec<NamedChannel>),
+    What(&'a mut What),
+    WhenFull(&'a mut WhenFull),
 }
 
 const HASH_EXPECTED: &str = "sha256: and 64 hexadecimal digits";
@@ -56,6 +67,10 @@ impl Slot<'_> {
                 **rules = given.iter().map(rule).collect::<Result<_, _>>()?;
                 return Ok(());
             }
+            Slot::Channels(channels) => {
+                **channels = given.iter().map(|text| text.trim().parse()).collect::<Result<_, _>>()?;
+                return Ok(());
+            }
             // a TOML array of CPUs
             Slot::Cores(cores) if given.len() > 1 => {
                 **cores = given.join(",").parse().map_err(expected)?;
@@ -75,18 +90,34 @@ impl Slot<'_> {
             Slot::MaybeSize(n) => **n = Some(size(text)?),
             Slot::Time(time) => **time = parse_duration(text).map_err(|_| DURATION_EXPECTED)?,
             Slot::Micros(time) => **time = Duration::from_micros(count(text)?),
+            Slot::MaybeMillis(time) => {
+                let millis = Duration::from_millis(count(text)?);
+                **time = (millis > Duration::ZERO).then_some(millis);
+            }
             Slot::Switch(on) => **on = text.parse().map_err(|_| "true or false")?,
             Slot::Text(own) => text.clone_into(own),
             Slot::MaybeText(own) => **own = Some(text.clone()),
-            Slot::MaybePath(own) => **own = (!text.is_empty()).then(|| text.into()),
             Slot::Token(_) if text.is_empty() => return Err("a token".into()),
             Slot::Token(token) => **token = Some(Digest::of_written(text).map_err(|_| HASH_EXPECTED)?),
             Slot::TokenHash(token) => **token = Some(text.parse().map_err(|_: BadDigest| HASH_EXPECTED)?),
-            Slot::Addrs(_) | Slot::Rules(_) => unreachable!("set above"),
+            Slot::Addrs(_) | Slot::Channels(_) | Slot::Rules(_) => unreachable!("set above"),
+            Slot::Filter(own) => {
+                parse_filter(text)?;
+                text.clone_into(own);
+            }
+            Slot::LogFormat(format) => **format = text.parse()?,
             Slot::MaybeAddr(addr) if text == "off" => **addr = None,
             Slot::MaybeAddr(addr) => **addr = Some(text.parse().map_err(|bad| format!("off, or {}", expected(bad)))?),
+            Slot::MaybeUrl(url) if text == "off" => **url = None,
+            Slot::MaybeUrl(url) => **url = Some(plain_url(text)?),
+            Slot::MaybePath(path) => **path = (!text.is_empty()).then(|| text.into()),
             Slot::Cores(cores) => **cores = text.parse().map_err(expected)?,
             Slot::Io(io) => **io = text.parse().map_err(expected)?,
+            Slot::Url(url) => url.0 = text.trim().to_owned(),
+            Slot::What(what) => **what = text.parse()?,
+            Slot::WhenFull(policy) => {
+                **policy = text.replace('_', "-").parse().map_err(|_| "drop_newest, drop_oldest or block")?;
+            }
         }
         Ok(())
     }
@@ -105,16 +136,25 @@ impl Slot<'_> {
             Slot::MaybeSize(n) => size((**n)?),
             Slot::Time(time) => quoted(show_duration(**time)),
             Slot::Micros(time) => time.as_micros().to_string(),
+            Slot::MaybeMillis(time) => time.unwrap_or_default().as_millis().to_string(),
             Slot::Switch(on) => on.to_string(),
-            Slot::Text(text) => quoted(text),
+            Slot::Text(text) | Slot::Filter(text) => quoted(text),
+            Slot::LogFormat(format) => quoted(format),
             Slot::MaybeText(text) => quoted((**text).as_ref()?),
-            Slot::MaybePath(path) => quoted((**path).as_ref()?.display()),
             Slot::Token(_) => return None,
             Slot::TokenHash(token) => quoted((**token)?),
             Slot::Rules(rules) if rules.is_empty() => return None,
             Slot::Rules(rules) => format!("[{}]", rules.iter().map(quoted).collect::<Vec<_>>().join(", ")),
             Slot::Addrs(addrs) => format!("[{}]", addrs.iter().map(quoted).collect::<Vec<_>>().join(", ")),
+            Slot::Url(url) if url.0.is_empty() => return None,
+            Slot::Url(url) => quoted(url),
+            Slot::Channels(channels) if channels.is_empty() => return None,
+            Slot::Channels(channels) => format!("[{}]", channels.iter().map(quoted).collect::<Vec<_>>().join(", ")),
+            Slot::What(what) => quoted(what),
+            Slot::WhenFull(policy) => quoted(policy.as_str().replace('-', "_")),
             Slot::MaybeAddr(addr) => addr.as_ref().map_or_else(|| quoted("off"), quoted),
+            Slot::MaybeUrl(url) => url.as_ref().map_or_else(|| quoted("off"), quoted),
+            Slot::MaybePath(path) => quoted(path.as_ref()?.display()),
             Slot::Cores(Cores::Count(n)) => n.to_string(),
             Slot::Cores(cores) => quoted(cores),
             Slot::Io(io) => quoted(io),
@@ -124,6 +164,13 @@ impl Slot<'_> {
 
 fn expected(bad: BadValue) -> String {
     bad.expected.into()
+}
+
+fn plain_url(text: &str) -> Result<String, String> {
+    let uri: Option<hyper::Uri> = text.parse().ok();
+    let plain =
+        uri.is_some_and(|uri| uri.scheme_str() == Some("http") && uri.host().is_some_and(|host| !host.is_empty()));
+    if plain { Ok(text.to_owned()) } else { Err("off, or http://host:port".to_owned()) }
 }
 
 fn count<T: FromStr>(text: &str) -> Result<T, String> {

@@ -11,12 +11,14 @@ use super::{Assignment, ConfigError, Key, Origin, auth};
 
 /// What every variable of ours begins with.
 const PREFIX: &str = "CORELAY_";
+/// What a variable begins with that names a producer's target: `PRODUCER_CONSUMER_1=tcp://127.0.0.1:9000`.
+const PRODUCER: &str = "PRODUCER_";
 
-/// Variables that begin so and are no settings: the commands' own, those `corelay reply --exec` gives to commands, and those
+/// Variables that begin so and are no settings: the commands' own, those `corelay reply --exec` gives to commands, those
 /// Kubernetes makes for a service called `corelay`, and those that steer this project's tests.
 const NO_SETTINGS: [&str; 9] =
     ["LOG", "CONFIG", "SERVER", "ADMIN", "TOKEN", "TOKEN_FILE", "REQUEST_ID", "CHANNEL", "PORT"];
-const NO_SETTINGS_PREFIXES: [&str; 5] = ["HEADER_", "SERVICE_", "PORT_", "SIM_", "TEST_"];
+const NO_SETTINGS_PREFIXES: [&str; 6] = ["CLIENT_", "HEADER_", "SERVICE_", "PORT_", "SIM_", "TEST_"];
 
 /// The variable that sets `key`.
 pub(crate) fn variable(key: &Key) -> String {
@@ -39,7 +41,8 @@ pub(crate) fn environment(
     let settings = ours.filter(|(_, rest, _)| {
         !NO_SETTINGS.contains(rest) && !NO_SETTINGS_PREFIXES.iter().any(|prefix| rest.starts_with(prefix))
     });
-    settings
+    let mut all: Vec<Assignment> = producers(env, known).collect();
+    let settings = settings
         .map(|(name, rest, value)| {
             let origin = Origin::Env(name.clone());
             let key = variable_key(name, known).ok_or_else(|| {
@@ -49,7 +52,21 @@ pub(crate) fn environment(
             })?;
             Ok(Assignment { values: split(&key, value), key, origin })
         })
-        .collect()
+        .collect::<Result<Vec<_>, ConfigError>>()?;
+    all.extend(settings);
+    Ok(all)
+}
+
+/// `PRODUCER_ID=url`: the id in lower case with `-` for `_`, unless there is one that is written so in capitals.
+fn producers(env: &[(String, String)], known: &[(&'static str, Vec<String>)]) -> impl Iterator<Item = Assignment> {
+    env.iter().filter_map(|(name, url)| {
+        let written = name.strip_prefix(PRODUCER).filter(|id| !id.is_empty())?;
+        let ids = known.iter().filter(|(list, _)| *list == "producer").flat_map(|(_, ids)| ids);
+        let same = ids.into_iter().find(|id| upper(id) == written).cloned();
+        let id = same.unwrap_or_else(|| written.to_lowercase().replace('_', "-"));
+        let key = Key { section: "producer".into(), entry: Some(id), key: "url".into() };
+        Some(Assignment { key, values: vec![url.clone()], origin: Origin::Env(name.clone()) })
+    })
 }
 
 fn variable_key(name: &str, known: &[(&'static str, Vec<String>)]) -> Option<Key> {
@@ -119,8 +136,13 @@ fn split(key: &Key, text: &str) -> Vec<String> {
 pub(crate) fn file(path: &Path) -> Result<Vec<Assignment>, ConfigError> {
     let name = path.display().to_string();
     let what = "configuration file";
-    let text = fs::read_to_string(path).map_err(|source| ConfigError::Read { what, path: name.clone(), source })?;
-    File { path: name, text: &text }.assignments()
+    let read = fs::read_to_string(path).map_err(|source| ConfigError::Read { what, path: name.clone(), source })?;
+    text(&name, &read)
+}
+
+/// The assignments in the text of a file called `name`.
+pub(crate) fn text(name: &str, text: &str) -> Result<Vec<Assignment>, ConfigError> {
+    File { path: name.to_owned(), text }.assignments()
 }
 
 /// The assignments in a TOML file that has nothing but entries of one list, which are called `[[called]]` there.

@@ -1,7 +1,7 @@
 //! Every setting there is. One line here makes it readable from file, environment, `--set` and shown.
 
 use corelay::base::ChannelId;
-use corelay::broker::ChannelOptions;
+use corelay::broker::{ChannelOptions, ProducerOptions};
 
 use super::slot::Slot;
 use super::{Config, Key, auth};
@@ -23,6 +23,7 @@ const fn setting(section: &'static str, key: &'static str, slot: fn(&mut Config)
 /// The settings of plain sections, in the order they are shown.
 pub(crate) static SETTINGS: &[Setting] = &[
     setting("server", "listen", |c| Slot::Addrs(&mut c.server.listen)),
+    setting("server", "bind_timeout", |c| Slot::Time(&mut c.server.bind_timeout)),
     setting("server", "name", |c| Slot::Text(&mut c.server.name)),
     setting("server", "cores", |c| Slot::Cores(&mut c.server.cores)),
     setting("server", "pin", |c| Slot::Switch(&mut c.server.pin)),
@@ -30,6 +31,10 @@ pub(crate) static SETTINGS: &[Setting] = &[
     setting("server", "spin_us", |c| Slot::Micros(&mut c.server.spin)),
     setting("server", "insecure", |c| Slot::Switch(&mut c.server.insecure)),
     setting("auth", "file", |c| Slot::MaybePath(&mut c.auth.file)),
+    setting("tls", "cert", |c| Slot::MaybePath(&mut c.server.tls.cert)),
+    setting("tls", "key", |c| Slot::MaybePath(&mut c.server.tls.key)),
+    setting("tls", "client_ca", |c| Slot::MaybePath(&mut c.server.tls.client_ca)),
+    setting("tls", "tls12", |c| Slot::Switch(&mut c.server.tls.tls12)),
     setting("limits", "max_connections", |c| Slot::Count32(&mut c.server.limits.max_connections)),
     setting("limits", "max_connections_per_ip", |c| Slot::Count32(&mut c.server.limits.max_connections_per_ip)),
     setting("limits", "max_unauthenticated", |c| Slot::Count32(&mut c.server.limits.max_unauthenticated)),
@@ -53,7 +58,18 @@ pub(crate) static SETTINGS: &[Setting] = &[
     setting("limits", "drain_timeout", |c| Slot::Time(&mut c.server.limits.drain_timeout)),
     setting("admin", "listen", |c| Slot::MaybeAddr(&mut c.admin.listen)),
     setting("admin", "insecure", |c| Slot::Switch(&mut c.admin.insecure)),
+    setting("admin", "tls_cert", |c| Slot::MaybePath(&mut c.admin.tls.cert)),
+    setting("admin", "tls_key", |c| Slot::MaybePath(&mut c.admin.tls.key)),
+    setting("admin", "tls_client_ca", |c| Slot::MaybePath(&mut c.admin.tls.client_ca)),
+    setting("log", "level", |c| Slot::Filter(&mut c.log.level)),
+    setting("log", "format", |c| Slot::LogFormat(&mut c.log.format)),
     setting("telemetry", "channels", |c| Slot::Count(&mut c.server.telemetry_channels)),
+    setting("telemetry", "slow_ms", |c| Slot::MaybeMillis(&mut c.server.slow)),
+    setting("telemetry", "otlp", |c| Slot::MaybeUrl(&mut c.otlp)),
+    setting("forward", "max_message", |c| Slot::Size(&mut c.server.forward.max_message)),
+    setting("forward", "handover_bytes", |c| Slot::Size(&mut c.server.forward.handover_bytes)),
+    setting("forward", "assembly_bytes", |c| Slot::Size(&mut c.server.forward.assembly_bytes)),
+    setting("forward", "drain_timeout", |c| Slot::Time(&mut c.server.forward.drain_timeout)),
     setting("io", "buffers", |c| Slot::Count(&mut c.server.buffers)),
     setting("io", "buffer_size", |c| Slot::Size(&mut c.server.buffer_size)),
     setting("io", "ring_entries", |c| Slot::Count32(&mut c.server.ring_entries)),
@@ -90,6 +106,22 @@ pub(crate) static LISTS: &[List] = &[
         entry: channel_entry,
     },
     List {
+        name: "producer",
+        id: "id",
+        settings: &[
+            ("url", |c, i| Slot::Url(&mut c.server.producers[i].url)),
+            ("channels", |c, i| Slot::Channels(&mut c.server.producers[i].channels)),
+            ("what", |c, i| Slot::What(&mut c.server.producers[i].what)),
+            ("queue_bytes", |c, i| Slot::Size(&mut c.server.producers[i].queue_bytes)),
+            ("when_full", |c, i| Slot::WhenFull(&mut c.server.producers[i].when_full)),
+            ("retries", |c, i| Slot::Count32(&mut c.server.producers[i].retries)),
+            ("max_age", |c, i| Slot::Time(&mut c.server.producers[i].max_age)),
+            ("dead_letter", |c, i| Slot::MaybePath(&mut c.server.producers[i].dead_letter)),
+        ],
+        ids: |c| c.server.producers.iter().map(|producer| producer.id.clone()).collect(),
+        entry: producer_entry,
+    },
+    List {
         name: auth::LIST,
         id: "name",
         settings: &[
@@ -108,7 +140,17 @@ pub(crate) static LISTS: &[List] = &[
 
 /// Whether a setting has any number of values: texts with commas between, where it isn't a TOML array.
 pub(crate) fn is_list_of_values(key: &Key) -> bool {
-    matches!((key.section.as_str(), key.key.as_str()), ("server", "listen") | (auth::LIST, "allow" | "deny"))
+    let key = (key.section.as_str(), key.key.as_str());
+    matches!(key, ("server", "listen") | ("producer", "channels") | (auth::LIST, "allow" | "deny"))
+}
+
+fn producer_entry(config: &mut Config, id: &str) -> Result<usize, String> {
+    let producers = &mut config.server.producers;
+    if let Some(index) = producers.iter().position(|producer| producer.id == id) {
+        return Ok(index);
+    }
+    producers.push(ProducerOptions::new(id, ""));
+    Ok(producers.len() - 1)
 }
 
 fn channel_entry(config: &mut Config, name: &str) -> Result<usize, String> {

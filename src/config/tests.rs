@@ -4,12 +4,20 @@ use std::time::Duration;
 use super::table::{LISTS, SETTINGS};
 use super::*;
 
+#[path = "../../tests/fuzz/engine.rs"]
+mod engine;
+
+#[test]
+fn fuzz_config() {
+    engine::run("config", fuzzing::config);
+}
+
 /// A value of the right kind that is not the default, as text. None for what is in another file, or is no argument.
 fn other(name: &str) -> Option<&'static str> {
     Some(match name {
         "server.listen" => "127.0.0.1:7,unix:/run/a.sock",
         "admin.listen" => "127.0.0.1:8",
-        "admin.insecure" | "limits.limit_loopback" => "true",
+        "admin.insecure" | "tls.tls12" | "limits.limit_loopback" => "true",
         "server.name" => "other \"name\"",
         "server.cores" => "0,2",
         "server.pin" => "false",
@@ -19,6 +27,17 @@ fn other(name: &str) -> Option<&'static str> {
         "server.insecure" => "true",
         "auth.token.a.b.token_sha256" => "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
         "auth.token.a.b.allow" | "auth.token.a.b.deny" => "consume:orders.*,provide:log",
+        "log.level" => "warn,corelay::request=trace",
+        "log.format" => "json",
+        "telemetry.otlp" => "http://127.0.0.1:4318",
+        "producer.a.b.url" => "tcp://127.0.0.1:9",
+        "producer.a.b.channels" => "a,b",
+        "producer.a.b.what" => "both",
+        "producer.a.b.when_full" => "drop_oldest",
+        "producer.a.b.max_age" => "31s",
+        "forward.assembly_bytes" => "128MiB",
+        "forward.max_message" => "2MiB",
+        "producer.a.b.queue_bytes" => "32MiB",
         "limits.max_frame" | "channel.a.b.window" => "64KiB",
         "limits.window" | "limits.max_window" => "128KiB",
         "limits.queue_bytes" | "channel.a.b.queue_bytes" => "32MiB",
@@ -64,7 +83,9 @@ fn refusal(result: Result<Loaded, ConfigError>) -> String {
 #[test]
 fn every_setting_is_set_from_file_environment_and_set_alike() {
     // the entry exists, so that its variables find it by its true name
-    let (_dir, path) = written("[[channel]]\nid = 'a.b'\n[[auth.token]]\nname = 'a.b'\nidentity = 'x'\n");
+    let text = "[[channel]]\nid = 'a.b'\n[[producer]]\nid = 'a.b'\nurl = 'tcp://127.0.0.1:1'\n\
+                [[auth.token]]\nname = 'a.b'\nidentity = 'x'\n";
+    let (_dir, path) = written(text);
     let file = Some(path);
     for (name, variable) in every_setting() {
         let Some(value) = other(&name) else { continue };
@@ -129,7 +150,10 @@ fn unknown_keys_are_refused_with_the_nearest_one() {
 #[test]
 fn bad_values_are_refused_by_name() {
     for (text, refused) in [
-        ("[server]\nlisten = ['nowhere']", "corelay.toml:2: server.listen = nowhere: expected host:port or unix:/path"),
+        (
+            "[server]\nlisten = ['nowhere']",
+            "corelay.toml:2: server.listen = nowhere: expected host:port, tls://host:port or unix:/path",
+        ),
         ("[server]\npin = 'perhaps'", "corelay.toml:2: server.pin = perhaps: expected true or false"),
         (
             "[limits]\nkeepalive = 20",
@@ -140,6 +164,14 @@ fn bad_values_are_refused_by_name() {
             "corelay.toml:2: limits.window = -1: expected a size such as 4096, 256KiB, 64MiB or 1GiB",
         ),
         ("[limits]\nwindow = '1TiB'", "corelay.toml:2: limits.window = 1TiB: expected a size of at most 32 bits"),
+        (
+            "[log]\nlevel = 'inof'",
+            "corelay.toml:2: log.level = inof: expected error, warn, info, debug, trace, off, or a filter such as info,corelay::request=trace (target=level)",
+        ),
+        (
+            "[telemetry]\notlp = 'https://x'",
+            "corelay.toml:2: telemetry.otlp = https://x: expected off, or http://host:port",
+        ),
         ("[limits]\nmax_streams = [1, 2]", "corelay.toml:2: limits.max_streams = 1,2: expected one value, not a list"),
         ("[limits.window]\na = 1", "corelay.toml:1: limits.window = {...}: expected a plain value"),
         ("[[channel]]\nspread = 1", "corelay.toml:1: channel.id = nothing: expected a text, in each entry"),
@@ -268,4 +300,32 @@ fn durations_are_read_as_durations() {
     let loaded = from_file("[limits]\nkeepalive = '250ms'\nwindow = 0x10_000\n").unwrap();
     assert_eq!(loaded.config.server.limits.keepalive, Duration::from_millis(250));
     assert_eq!(loaded.config.server.limits.window, 65_536);
+}
+
+#[test]
+fn producers_are_named_by_variables_as_the_seed_had_it() {
+    let variable = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let env = vec![
+        variable("PRODUCER_CONSUMER1", "tcp://127.0.0.1:9000"),
+        variable("PRODUCER_CONSUMER_2", "tcp://127.0.0.1:9001"),
+        variable("PRODUCER_MY_DB", "tcp://me:secret@127.0.0.1:9002"),
+        variable("PRODUCER_", "ignored"),
+    ];
+    let (_dir, path) =
+        written("[[producer]]\nid = 'My_DB'\nurl = 'tcp://127.0.0.1:1'\nwhat = 'both'\nchannels = ['a']");
+    let loaded = Loaded::from(&Sources { file: Some(path), env, ..Sources::default() }).unwrap();
+    let producers: Vec<_> =
+        loaded.config.server.producers.iter().map(|each| (each.id.as_str(), each.url.0.as_str())).collect();
+    let expected = [
+        ("My_DB", "tcp://me:secret@127.0.0.1:9002"),
+        ("consumer1", "tcp://127.0.0.1:9000"),
+        ("consumer-2", "tcp://127.0.0.1:9001"),
+    ];
+    assert_eq!(producers, expected);
+    let shown = loaded.to_toml();
+    assert!(shown.contains("tcp://me:***@127.0.0.1:9002") && !shown.contains("secret"), "{shown}");
+    let refused = refusal(from_file("[[producer]]\nid = 'a'\nwhat = 'all'"));
+    assert!(refused.contains("producer.a.what = all: expected request, response or both"), "{refused}");
+    let refused = refusal(from_file("[[producer]]\nid = 'a'"));
+    assert!(refused.contains("producer.a.url = nothing: expected where to forward to"), "{refused}");
 }

@@ -11,29 +11,42 @@
 
 mod breaker;
 mod client;
+mod clients;
 mod dead_letter;
 pub mod envelope;
 mod error;
+mod factory;
+pub mod framing;
 mod message;
 mod options;
 mod outcome;
+mod pool;
 mod producer;
 mod queue;
 mod runner;
 pub mod runtime;
 mod stats;
 mod trouble;
+mod url;
 mod wait;
 
 pub use breaker::State;
 pub use client::{BatchFuture, Client, Done, Promise, SendFuture, Takes};
+pub use clients::*;
 pub use error::{SendError, SendErrorKind};
+pub use factory::{ClientFactory, EnvError, RegisterError, producers_from_env};
+pub use framing::{Format, Framing};
 pub use message::{Headers, Kind, Message, Part};
 pub use options::{OptionsError, ProducerOptions, WhenFull};
 pub use outcome::{DropReason, ForwardError, NotTaken};
+pub use pool::{
+    PoolError, ProducerPool, Results, add_tcp_producer, add_tcp_producer_with_timeout, forward_to_all_producers,
+    forward_to_all_producers_blocking, forward_to_producer, forward_to_producer_blocking, get_producer_pool,
+};
 pub use producer::Producer;
 pub use runner::Runner;
 pub use stats::{Counters, Dropped, LastError, Report, Snapshot};
+pub use url::UrlError;
 
 #[cfg(test)]
 #[path = "tests/mod.rs"]

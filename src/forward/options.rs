@@ -140,7 +140,7 @@ pub enum OptionsError {
 }
 
 /// What a message costs beyond its body and headers.
-const OVERHEAD: usize = 128;
+pub(super) const OVERHEAD: usize = 128;
 
 impl ProducerOptions {
     /// # Errors

@@ -283,6 +283,12 @@ impl Producer {
         self.shared().queue(|queue| queue.is_over())
     }
 
+    /// Whether an empty message offered now would find room in the queue.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.shared().queue(|queue| queue.has_room())
+    }
+
     /// Calls this each time [`is_over`](Producer::is_over) changes, on the thread that changed it: it must be short and
     /// leave this producer alone. The last call always tells what holds.
     pub fn on_level_change(&self, told: impl Fn(bool) + Send + Sync + 'static) {

@@ -103,6 +103,11 @@ impl Queue {
         self.over
     }
 
+    /// Whether an empty message would fit.
+    pub(super) fn has_room(&self) -> bool {
+        self.counters.queue_bytes + super::options::OVERHEAD as u64 <= self.options.queue_bytes as u64
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
@@ -206,6 +211,14 @@ impl Queue {
 
     fn admit_abort(&mut self, entry: Entry) -> Result<(), NotTaken> {
         let key = entry.message.key;
+        if entry.message.part == (Part::Aborted { sequence: 0 }) && !self.open.contains_key(&key) {
+            // nothing of it ever came, and nothing will
+            self.counters.accepted += 1;
+            self.counters.queue_messages += 1;
+            self.settle_as_dropped(DropReason::Aborted);
+            entry.respond(Ok(()));
+            return Ok(());
+        }
         if self.open.get(&key).is_none_or(|open| open.ended) {
             return Err(self.stray());
         }

@@ -52,7 +52,7 @@ impl Runner {
                 options.backoff_max,
                 fastrand::Rng::new(),
             ),
-            trouble: Trouble::new(shared.id.clone(), shared.client.address().to_owned()),
+            trouble: Trouble::default(),
             dead_letters: options.dead_letter.clone().map(DeadLetters::new),
             shared,
         }
@@ -146,7 +146,10 @@ impl Runner {
 
     fn succeeded(&mut self) {
         self.breaker.success();
-        self.trouble.is_over(Instant::now());
+        if let Some((failures, lasted)) = self.trouble.is_over(Instant::now()) {
+            let (producer, address) = (&self.shared.id, self.shared.client.address());
+            tracing::info!(producer, address, failures, ?lasted, "forwarding works again");
+        }
         self.publish();
     }
 
@@ -159,7 +162,11 @@ impl Runner {
             SendErrorKind::Rejected => self.breaker.success(),
             _ => self.breaker.failure(now),
         }
-        self.trouble.met(error, self.breaker.state(), now);
+        if let Some(failures) = self.trouble.met(error, now) {
+            let (producer, address) = (&self.shared.id, self.shared.client.address());
+            let breaker = self.breaker.state().as_str();
+            tracing::warn!(producer, address, %error, failures, breaker, "forwarding fails");
+        }
         self.shared.queue(|queue| queue.counters.attempts_failed += 1);
         self.shared.note_error(error);
         self.publish();

@@ -5,11 +5,13 @@ mod code;
 mod frame;
 mod handshake;
 mod headers;
+mod trace;
 
 pub use code::Code;
 pub use frame::{BadFrame, Flags, FrameType, HEADER_LEN, Header};
 pub use handshake::{BadHandshake, Hello, MAGIC, Role, VERSION, Welcome};
 pub use headers::{BadHeaders, Headers, MAX_HEADER_BLOCK, check_header_block, encode_headers, iter_headers};
+pub use trace::{TraceId, TraceParent};
 
 /// The longest payload before WELCOME, in bytes (§1).
 pub const MAX_HANDSHAKE_FRAME: u32 = 4 * 1024;

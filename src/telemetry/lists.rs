@@ -78,6 +78,7 @@ fn entry(state: &State, core: u16, conn: ConnSnapshot) -> Conn {
         name: conn.info.name,
         user: conn.info.user.map(|user| user.to_string()),
         client: conn.info.client.to_string(),
+        identity: conn.info.identity.as_deref().map(String::from),
         channel: conn.channel.map(|channel| channel.to_string()),
         channel_name: conn.channel.and_then(|channel| state.name_of(channel)),
         in_flight: u64::from(conn.in_flight),
@@ -108,6 +109,8 @@ pub(super) async fn channels(state: &State, wanted: &Wanted) -> Listing<Channel>
             let (row, latency) = rows.entry(meter.channel).or_default();
             row.requests += meter.requests;
             row.errors += meter.failed;
+            row.request_bytes += meter.request_bytes;
+            row.response_bytes += meter.response_bytes;
             row.responses += meter.total.len();
             latency.add(&meter.total);
         });
@@ -146,6 +149,8 @@ pub(super) fn label(id: Option<ChannelId>) -> String {
 pub(super) struct Times {
     pub(super) requests: u64,
     pub(super) failed: u64,
+    pub(super) request_bytes: u64,
+    pub(super) response_bytes: u64,
     pub(super) queue_wait: Distribution,
     pub(super) first_byte: Distribution,
     pub(super) total: Distribution,
@@ -155,6 +160,8 @@ impl Times {
     pub(super) fn add(&mut self, meter: &Meter) {
         self.requests += meter.requests;
         self.failed += meter.failed;
+        self.request_bytes += meter.request_bytes;
+        self.response_bytes += meter.response_bytes;
         self.queue_wait.add(&meter.queue_wait);
         self.first_byte.add(&meter.first_byte);
         self.total.add(&meter.total);

@@ -57,9 +57,21 @@ fn process_families(families: &mut Families, state: &State) {
     families.gauge("corelay_draining", "Whether it is on its way to its end.", vec![], draining);
     let most = u64::from(inspector.options().limits.max_connections);
     families.gauge("corelay_max_connections", "Connections there may be at most.", vec![], most);
+    let bound = inspector.options().limits.core_buffer as u64;
+    families.gauge_bytes("corelay_core_buffer", "What each core may hold: limits.core_buffer.", vec![], bound);
     families.seconds("process_cpu", "CPU time of the process.", vec![], used.cpu.as_secs_f64());
     families.gauge_bytes("process_resident_memory", "Resident memory.", vec![], used.resident);
     families.gauge("process_open_fds", "Open descriptors.", vec![], used.files);
+    if let Some(log) = &state.extras.log {
+        let help = "Lines of the log that were lost: nobody read them in time.";
+        families.counter("corelay_log_lost", help, vec![], log.lost());
+    }
+    if let Some(exported) = &state.extras.exported {
+        let outcome = |text: &str| vec![("outcome", text.to_owned())];
+        let help = "Spans that the collector took (sent), or did not (failed).";
+        families.counter("corelay_spans_exported", help, outcome("sent"), exported.sent());
+        families.counter("corelay_spans_exported", help, outcome("failed"), exported.failed());
+    }
     families.gauge("corelay_uptime_seconds", "Since the start.", vec![], state.uptime().as_secs());
 }
 
@@ -104,6 +116,15 @@ fn core_families(families: &mut Families, labels: impl Fn() -> Labels, figures: 
         let help = "Connections and requests dropped, by reason.";
         families.counter("corelay_dropped", help, with("reason", reason), count);
     }
+    let tls = figures.tls;
+    for (outcome, count) in [("full", tls.opened - tls.resumed), ("resumed", tls.resumed), ("failed", tls.failed)] {
+        let help = "TLS handshakes, by how they ended.";
+        families.counter("corelay_tls_handshakes", help, with("outcome", outcome), count);
+    }
+    let help = "Open TLS sessions that failed: a record was not genuine.";
+    families.counter("corelay_tls_broken", help, labels(), tls.broken);
+    let help = "Open TLS sessions that ended without the peer having said so.";
+    families.counter("corelay_tls_truncated", help, labels(), tls.truncated);
     let help = "Body bytes that came for streams that had ended.";
     families.bytes("corelay_discarded", help, labels(), counters.bytes_discarded);
     families.bytes("corelay_received", "Bytes read, from other cores too.", labels(), counters.bytes_received);
@@ -113,6 +134,14 @@ fn core_families(families: &mut Families, labels: impl Fn() -> Labels, figures: 
     families.gauge_bytes("corelay_held", "Bodies and output held, of core_buffer.", labels(), core.held as u64);
     families.gauge("corelay_buffers", "Receive buffers.", labels(), figures.buffers as u64);
     families.gauge("corelay_buffers_free", "Receive buffers nobody holds.", labels(), figures.buffers_free as u64);
+    let told = &figures.told;
+    let help = "Lines left out of the log, which tells of each kind so often only.";
+    families.counter("corelay_log_suppressed", help, labels(), told.lines_suppressed);
+    let help = "Requests that took telemetry.slow_ms or longer.";
+    families.counter("corelay_slow_requests", help, labels(), told.slow);
+    let help = "Spans of requests whose trace is recorded: handed to the exporter, or dropped as its queue was full.";
+    families.counter("corelay_spans", help, with("outcome", "queued"), told.spans);
+    families.counter("corelay_spans", help, with("outcome", "dropped"), told.spans_dropped);
     let cpu = process::thread_cpu(figures.thread).unwrap_or_default().as_secs_f64();
     families.seconds("corelay_core_cpu", "CPU time of the core's thread.", labels(), cpu);
     let help = "Length of the loop's turns, outside the system calls that wait and send.";
@@ -131,6 +160,10 @@ pub(super) async fn channels(state: &State) -> String {
         families.counter("corelay_channel_requests", help, labels(), times.requests);
         let help = "Requests ended with an ERROR.";
         families.counter("corelay_channel_errors", help, labels(), times.failed);
+        let help = "Body bytes of requests, read from consumers.";
+        families.bytes("corelay_channel_received", help, labels(), times.request_bytes);
+        let help = "Body bytes of answers, read from providers.";
+        families.bytes("corelay_channel_answered", help, labels(), times.response_bytes);
         families.times("corelay_channel_queue_wait", QUEUE_WAIT, labels(), &times.queue_wait, Bounds::FourTimes);
         families.times("corelay_channel_first_byte", FIRST_BYTE, labels(), &times.first_byte, Bounds::FourTimes);
         families.times("corelay_channel_request", TOTAL, labels(), &times.total, Bounds::FourTimes);

@@ -19,6 +19,7 @@
 //! | `/connz`, `/channelz` | who is connected; what the channels do |
 //! | `/latencyz` | percentiles of each channel; `?format=hgrm` for HdrHistogram's plotter |
 //! | `/historyz` | the last five minutes, second by second |
+//! | `/log`, `PUT /log` | what is logged; changes it |
 //! | `POST /drain` | begins an orderly end |
 
 mod cores;
@@ -28,8 +29,11 @@ mod health;
 mod history;
 mod latency;
 mod lists;
+mod log;
 mod metrics;
 mod options;
+#[cfg(feature = "otel")]
+pub mod otlp;
 mod process;
 mod prometheus;
 mod routes;
@@ -38,6 +42,8 @@ mod state;
 mod totals;
 pub mod view;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use tokio::sync::watch;
@@ -45,7 +51,9 @@ use tracing::warn;
 
 use crate::broker::{Inspector, ListenAddr, Listener, ServerError};
 
+pub use self::log::LogFilter;
 pub use self::options::AdminOptions;
+use crate::tls::{Acceptor, TlsError};
 
 /// Why there is no admin endpoint.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +64,9 @@ pub enum AdminError {
     /// An option that can't work.
     #[error(transparent)]
     Option(#[from] crate::broker::BadOption),
+    /// Certificates or keys that can't be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// Its thread could not start.
     #[error("the admin thread can't start: {0}")]
     Thread(#[from] std::io::Error),
@@ -65,6 +76,48 @@ pub enum AdminError {
 #[derive(Debug)]
 pub struct Bound {
     listener: Listener,
+    tls: Option<Acceptor>,
+}
+
+/// What the admin endpoint shows besides the broker itself, where the process has it.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Extras {
+    /// Its log's filter: `/log`.
+    pub log: Option<Arc<dyn LogFilter>>,
+    /// What became of the spans it exports: in `/metrics`.
+    pub exported: Option<Arc<Exported>>,
+}
+
+/// Spans that were exported, or could not be.
+///
+/// ```
+/// let exported = corelay::telemetry::Exported::default();
+/// assert_eq!((exported.sent(), exported.failed()), (0, 0));
+/// ```
+#[derive(Debug, Default)]
+pub struct Exported {
+    sent: AtomicU64,
+    failed: AtomicU64,
+}
+
+impl Exported {
+    /// Spans the collector took.
+    #[must_use]
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Spans it did not take, or not in time.
+    #[must_use]
+    pub fn failed(&self) -> u64 {
+        self.failed.load(Ordering::Relaxed)
+    }
+
+    #[cfg(feature = "otel")]
+    fn add(&self, spans: u64, taken: bool) {
+        (if taken { &self.sent } else { &self.failed }).fetch_add(spans, Ordering::Relaxed);
+    }
 }
 
 /// The running admin endpoint. Dropping it ends it.
@@ -82,6 +135,7 @@ pub struct Bound {
 #[derive(Debug)]
 pub struct Admin {
     addr: ListenAddr,
+    tls: Option<Acceptor>,
     stop: watch::Sender<bool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -90,11 +144,13 @@ impl Bound {
     /// Binds the address; `None` where none is set.
     ///
     /// # Errors
-    /// [`AdminError`]: it is taken, or would let strangers in.
+    /// [`AdminError`]: it is taken, would let strangers in, or has no certificate.
     pub fn new(options: &AdminOptions) -> Result<Option<Bound>, AdminError> {
         options.validate()?;
-        let listener = options.listen.as_ref().map(|addr| Listener::bind(addr, "--admin")).transpose()?;
-        Ok(listener.map(|listener| Bound { listener }))
+        let Some(addr) = &options.listen else { return Ok(None) };
+        let listener = Listener::bind(addr, "--admin")?;
+        let tls = addr.is_tls().then(|| Acceptor::new(&options.tls, &[b"http/1.1"])).transpose()?;
+        Ok(Some(Bound { listener, tls }))
     }
 
     /// Answers there from now on.
@@ -102,16 +158,25 @@ impl Bound {
     /// # Errors
     /// [`AdminError::Thread`].
     pub fn serve(self, inspector: Inspector) -> Result<Admin, AdminError> {
+        self.serve_with(inspector, Extras::default())
+    }
+
+    /// As [`Bound::serve`], with what else the process has to show.
+    ///
+    /// # Errors
+    /// [`AdminError::Thread`].
+    pub fn serve_with(self, inspector: Inspector, extras: Extras) -> Result<Admin, AdminError> {
         let (stop, stopped) = watch::channel(false);
         let addr = self.listener.addr().clone();
         let sockets = serve::Sockets::new(self.listener)?;
+        let (tls, acceptor) = (self.tls.clone(), self.tls);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = std::thread::Builder::new().name("corelay-admin".to_owned()).spawn(move || {
-            if let Err(error) = runtime.block_on(serve::run(sockets, inspector, stopped)) {
+            if let Err(error) = runtime.block_on(serve::run(sockets, acceptor, inspector, extras, stopped)) {
                 warn!(%error, "the admin endpoint ended");
             }
         })?;
-        Ok(Admin { addr, stop, thread: Some(thread) })
+        Ok(Admin { addr, tls, stop, thread: Some(thread) })
     }
 }
 
@@ -128,6 +193,12 @@ impl Admin {
     #[must_use]
     pub fn addr(&self) -> &ListenAddr {
         &self.addr
+    }
+
+    /// What it accepts TLS with, where it does: to be [reloaded](Acceptor::reload) when the files have changed.
+    #[must_use]
+    pub fn tls(&self) -> Option<Acceptor> {
+        self.tls.clone()
     }
 }
 

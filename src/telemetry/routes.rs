@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, PoisonError};
 
-use axum::extract::{Query, State};
+use axum::extract::{DefaultBodyLimit, Query, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -14,7 +14,7 @@ use super::guard::guard;
 use super::health::Health;
 use super::lists::{self, ChannelArg, Wanted};
 use super::state::State as Shared;
-use super::{dashboard, metrics, prometheus, totals};
+use super::{dashboard, log, metrics, prometheus, totals};
 
 type Admin = State<Arc<Shared>>;
 
@@ -45,6 +45,7 @@ pub(super) fn router(state: Arc<Shared>) -> Router {
         .route("/channelz", get(channelz))
         .route("/latencyz", get(latencyz))
         .route("/historyz", get(historyz))
+        .route("/log", get(log::get).put(log::put).layer(DefaultBodyLimit::max(log::MAX_FILTER)))
         .route("/drain", post(drain))
         .fallback(async || (StatusCode::NOT_FOUND, "there is no such page; / links to those there are\n"))
         .layer(middleware::from_fn(guard))

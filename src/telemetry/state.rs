@@ -4,6 +4,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use super::Extras;
 use super::cores::{self, Silent};
 use super::history::History;
 use crate::base::ChannelId;
@@ -12,6 +13,7 @@ use crate::broker::{Inspector, ShardFigures};
 /// What all requests to the admin endpoint share.
 pub(super) struct State {
     pub(super) inspector: Inspector,
+    pub(super) extras: Extras,
     pub(super) history: Mutex<History>,
     started: Instant,
     /// When each core was last heard of, in milliseconds since `started`.
@@ -19,10 +21,10 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(inspector: Inspector) -> State {
+    pub(super) fn new(inspector: Inspector, extras: Extras) -> State {
         let heard = (0..inspector.cores()).map(|_| AtomicU64::new(0)).collect();
         let history = Mutex::new(History::new(usize::from(inspector.cores())));
-        State { inspector, history, started: Instant::now(), heard }
+        State { inspector, extras, history, started: Instant::now(), heard }
     }
 
     pub(super) fn uptime(&self) -> Duration {

@@ -75,6 +75,11 @@ fn add(varz: &mut Varz, figures: &ShardFigures) {
     varz.received_bytes += counters.bytes_received;
     varz.sent_bytes += counters.bytes_sent;
     varz.held_bytes += core.held as u64;
+    varz.tls.opened += figures.tls.opened;
+    varz.tls.resumed += figures.tls.resumed;
+    varz.tls.failed += figures.tls.failed;
+    varz.tls.broken += figures.tls.broken;
+    varz.tls.truncated += figures.tls.truncated;
     varz.dropped.connections_refused += counters.connections_refused.iter().sum::<u64>();
     for (why, count) in by_limit(&counters.connections_refused) {
         *varz.connections_refused.entry(why.to_owned()).or_default() += count;

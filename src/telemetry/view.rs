@@ -81,8 +81,27 @@ pub struct Varz {
     pub held_bytes: u64,
     /// What was not delivered or not taken, by the reason.
     pub dropped: Dropped,
+    /// TLS handshakes and sessions.
+    #[serde(default)]
+    pub tls: TlsVarz,
     /// The cores, those that gave no answer left out.
     pub per_core: Vec<CoreVarz>,
+}
+
+/// What became of TLS handshakes and sessions.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct TlsVarz {
+    /// Handshakes that succeeded.
+    pub opened: u64,
+    /// Of them, those that went on with an earlier session.
+    pub resumed: u64,
+    /// Handshakes that failed.
+    pub failed: u64,
+    /// Open sessions that failed: a record was not genuine.
+    pub broken: u64,
+    /// Open sessions that ended without the peer having said so (close_notify).
+    pub truncated: u64,
 }
 
 /// What was dropped, and why.
@@ -197,6 +216,9 @@ pub struct Conn {
     pub user: Option<String>,
     /// The client's id.
     pub client: String,
+    /// The name in the client's certificate, where it had to show one (mutual TLS).
+    #[serde(default)]
+    pub identity: Option<String>,
     /// Its channel, once known.
     pub channel: Option<String>,
     /// The channel's name, where the configuration has one.
@@ -241,6 +263,12 @@ pub struct Channel {
     pub responses: u64,
     /// Of them, ended with an ERROR.
     pub errors: u64,
+    /// Body bytes read from consumers.
+    #[serde(default)]
+    pub request_bytes: u64,
+    /// Body bytes read from providers for them.
+    #[serde(default)]
+    pub response_bytes: u64,
     /// From REQUEST to the end of the answer.
     pub latency: Latency,
 }

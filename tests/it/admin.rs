@@ -87,7 +87,7 @@ impl Broker {
 }
 
 fn admin_options(addr: &str) -> AdminOptions {
-    AdminOptions { listen: Some(addr.parse().unwrap()), insecure: false }
+    AdminOptions { listen: Some(addr.parse().unwrap()), ..AdminOptions::default() }
 }
 
 /// The samples of a metric with all these parts in their line, added up.

@@ -31,3 +31,8 @@ fn job() {
 fn user_created() {
     prints_what_it_says("user_created");
 }
+
+#[test]
+fn forward_protocol() {
+    prints_what_it_says("forward_protocol");
+}

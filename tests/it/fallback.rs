@@ -22,6 +22,7 @@ fn launcher() {
     let Ok(what) = std::env::var(LAUNCH) else { return };
     match what.as_str() {
         "seccomp" => refuse_io_uring(),
+        "profile" => crate::packaging::confine(),
         "memlock" => setrlimit(Resource::Memlock, Rlimit { current: Some(0), maximum: Some(0) }).unwrap(),
         other => panic!("{LAUNCH}={other}"),
     }
@@ -42,9 +43,9 @@ fn refuse_io_uring() {
     seccompiler::apply_filter(&program).unwrap();
 }
 
-struct Launched {
+pub struct Launched {
     child: Child,
-    addr: std::net::SocketAddr,
+    pub addr: std::net::SocketAddr,
 }
 
 fn launch(what: &str, args: &str) -> Child {
@@ -58,7 +59,7 @@ fn launch(what: &str, args: &str) -> Child {
         .unwrap()
 }
 
-fn serve(what: &str, args: &str) -> Launched {
+pub fn serve(what: &str, args: &str) -> Launched {
     let mut child = launch(what, &format!("serve --listen 127.0.0.1:0 --cores 1 {args}"));
     let lines = BufReader::new(child.stdout.as_mut().unwrap()).lines();
     // the launcher is a test: its harness prints before it becomes the broker
@@ -74,7 +75,7 @@ fn serve(what: &str, args: &str) -> Launched {
 
 impl Launched {
     /// Ends it in order; what it had to say.
-    fn stop(mut self) -> String {
+    pub fn stop(mut self) -> String {
         kill_process(rustix::process::Pid::from_child(&self.child), Signal::TERM).unwrap();
         assert!(self.child.wait().unwrap().success());
         let mut said = String::new();

@@ -14,11 +14,17 @@ mod connection_pool;
 mod examples;
 mod failure;
 mod fallback;
+mod forward;
 #[cfg(feature = "toolkit")]
 mod message_broker;
+#[cfg(feature = "otel")]
+mod otlp;
+mod packaging;
+mod pki;
 #[cfg(feature = "toolkit")]
 mod servers;
 mod serving;
 mod syscalls;
 mod tidy;
+mod tls;
 mod wire;

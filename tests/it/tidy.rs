@@ -10,7 +10,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("src/auth", &["base"]),
     ("src/broker/core", &["auth", "base", "protocol"]),
     ("src/client/session", &["base", "protocol"]),
-    ("src/client", &["base", "protocol", "toolkit"]),
+    ("src/client", &["base", "protocol", "tls", "toolkit"]),
     ("src/toolkit/worker_pool", &[]),
     ("src/toolkit/event_processor", &[]),
     ("src/toolkit/testing", &[]),
@@ -18,8 +18,9 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("src/toolkit/message_broker", &["client"]),
     ("src/forward", &["base", "protocol", "toolkit"]),
     ("src/reactor", &["base"]),
-    ("src/broker", &["auth", "base", "protocol", "reactor", "forward"]),
-    ("src/telemetry", &["base", "protocol", "broker"]),
+    ("src/tls", &["base"]),
+    ("src/broker", &["auth", "base", "protocol", "reactor", "forward", "tls"]),
+    ("src/telemetry", &["base", "protocol", "broker", "tls"]),
     ("src/config", &["auth", "base", "broker", "telemetry"]),
 ];
 
@@ -127,6 +128,23 @@ fn the_core_knows_no_clock_no_socket_and_no_chance() {
         for file in sources(room).iter().filter(|file| !file.iter().any(|part| part == "tests")) {
             let code = code(file);
             for word in words {
+                assert!(!code.contains(word), "{} uses {word}", file.display());
+            }
+        }
+    }
+}
+
+/// A step of the time of day must not be felt, so nobody on a request's way may know it.
+#[test]
+fn the_time_of_day_is_not_asked_for() {
+    for room in ["src/base", "src/protocol", "src/broker", "src/reactor", "src/client"] {
+        for file in sources(room) {
+            // what leaves for outside systems, messages and spans, says when it was
+            if file.starts_with(root().join("src/broker/companion")) || file.ends_with("broker/tell.rs") {
+                continue;
+            }
+            let code = code(&file);
+            for word in ["SystemTime::now", "ClockId::Realtime", "Utc::now"] {
                 assert!(!code.contains(word), "{} uses {word}", file.display());
             }
         }

@@ -7,14 +7,54 @@ use std::time::Duration;
 
 use corelay::base::ChannelId;
 use corelay::protocol::{Code, Flags, FrameType, HEADER_LEN, Header, Hello, Role, VERSION, Welcome};
+use rustls::{ClientConnection, StreamOwned};
 use uuid::Uuid;
 
 /// Long enough for any machine: a test that runs into it has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// What frames go over.
+enum Socket {
+    Plain(TcpStream),
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
+}
+
+impl Socket {
+    fn tcp(&self) -> &TcpStream {
+        match self {
+            Socket::Plain(tcp) => tcp,
+            Socket::Tls(tls) => &tls.sock,
+        }
+    }
+}
+
+impl Read for Socket {
+    fn read(&mut self, to: &mut [u8]) -> std::io::Result<usize> {
+        match self {
+            Socket::Plain(tcp) => tcp.read(to),
+            Socket::Tls(tls) => tls.read(to),
+        }
+    }
+}
+
+impl Write for Socket {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        match self {
+            Socket::Plain(tcp) => tcp.write(bytes),
+            Socket::Tls(tls) => tls.write(bytes),
+        }
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        match self {
+            Socket::Plain(tcp) => tcp.flush(),
+            Socket::Tls(tls) => tls.flush(),
+        }
+    }
+}
+
 /// One connection.
 pub struct Wire {
-    socket: TcpStream,
+    socket: Socket,
     /// Frames passed over by [`Wire::take`].
     aside: VecDeque<Frame>,
     pub welcome: Option<Welcome>,
@@ -53,20 +93,49 @@ impl Wire {
         socket.set_nodelay(true).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         socket.set_write_timeout(Some(PATIENCE)).unwrap();
-        Wire { socket, aside: VecDeque::new(), welcome: None, window: 0 }
+        Wire { socket: Socket::Plain(socket), aside: VecDeque::new(), welcome: None, window: 0 }
+    }
+
+    /// As [`Wire::raw`], with TLS.
+    pub fn secure(addr: SocketAddr, tls: ClientConnection) -> Wire {
+        let mut wire = Wire::raw(addr);
+        let Socket::Plain(tcp) = wire.socket else { unreachable!("a raw one is plain") };
+        wire.socket = Socket::Tls(Box::new(StreamOwned::new(tls, tcp)));
+        wire
     }
 
     pub fn open(addr: SocketAddr, hello: &Hello) -> Wire {
-        let mut wire = Wire::raw(addr);
+        Wire::raw(addr).greet(hello)
+    }
+
+    /// Says HELLO, and expects WELCOME.
+    pub fn greet(self, hello: &Hello) -> Wire {
+        let mut wire = self;
         let mut frame = Vec::new();
         hello.encode(&mut frame).unwrap();
         wire.write(&frame);
-        let (header, payload) = wire.read_raw().expect("WELCOME");
+        wire.finish_hello();
+        wire
+    }
+
+    /// Whether WELCOME comes next, and no ERROR.
+    #[allow(dead_code)]
+    pub fn is_welcomed(&mut self) -> bool {
+        let mut front = [0; 5];
+        let welcome = self.socket.tcp().peek(&mut front).is_ok_and(|n| n == 5 && front[4] == FrameType::Welcome as u8);
+        if welcome {
+            self.finish_hello();
+        }
+        welcome
+    }
+
+    /// Reads WELCOME.
+    pub fn finish_hello(&mut self) {
+        let (header, payload) = self.read_raw().expect("WELCOME");
         assert_eq!(header.frame_type(), Some(FrameType::Welcome), "{header:?} {}", String::from_utf8_lossy(&payload));
         let welcome = Welcome::decode(&payload).unwrap();
-        wire.window = welcome.window;
-        wire.welcome = Some(welcome);
-        wire
+        self.window = welcome.window;
+        self.welcome = Some(welcome);
     }
 
     pub fn consumer(addr: SocketAddr, channel: &str) -> Wire {
@@ -75,6 +144,27 @@ impl Wire {
 
     pub fn provider(addr: SocketAddr, channel: &str, max_concurrent: u32) -> Wire {
         Wire::open(addr, &hello(Role::Provider, channel, max_concurrent))
+    }
+
+    /// Waits for frames as long as it takes.
+    #[allow(dead_code)] // of one of the test binaries that share this
+    pub fn patient(self) -> Wire {
+        self.socket.tcp().set_read_timeout(None).unwrap();
+        self
+    }
+
+    /// One more descriptor of the socket.
+    #[allow(dead_code)]
+    pub fn socket(&self) -> TcpStream {
+        self.socket.tcp().try_clone().unwrap()
+    }
+
+    /// As [`Wire::send`], to a broker that may have closed.
+    #[allow(dead_code)]
+    pub fn try_send(&mut self, header: Header, payload: &[u8]) {
+        let mut frame = header.length(payload.len() as u32).encode().to_vec();
+        frame.extend_from_slice(payload);
+        self.try_write(&frame);
     }
 
     /// Body bytes the broker takes on a new stream.
@@ -93,7 +183,14 @@ impl Wire {
 
     /// Ends the connection with RST.
     pub fn reset(self) {
-        socket2::SockRef::from(&self.socket).set_linger(Some(Duration::ZERO)).unwrap();
+        socket2::SockRef::from(self.socket.tcp()).set_linger(Some(Duration::ZERO)).unwrap();
+    }
+
+    /// All bytes until the broker closes, as they come.
+    pub fn rest(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let _ = self.socket.read_to_end(&mut bytes);
+        bytes
     }
 
     pub fn send(&mut self, header: Header, payload: &[u8]) {

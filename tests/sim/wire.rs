@@ -393,6 +393,30 @@ impl World {
         reports.filter_map(report).collect()
     }
 
+    /// Has all cores report requests' ends from now on.
+    pub(crate) fn watch(&self, watch: corelay::broker::core::Watch) {
+        self.inner.borrow_mut().shards.iter_mut().for_each(|shard| shard.core.watch(watch));
+    }
+
+    /// Requests whose end was reported so far.
+    pub(crate) fn ended(&self) -> Vec<corelay::broker::core::Ended> {
+        let world = self.inner.borrow();
+        let reports = world.shards.iter().flat_map(|shard| &shard.reports);
+        let ended = |action: &Action| if let Action::Ended(ended) = action { Some((**ended).clone()) } else { None };
+        reports.filter_map(ended).collect()
+    }
+
+    /// Connections the broker was reported to have ended so far: role, code and text.
+    pub(crate) fn expelled(&self) -> Vec<(&'static str, Code, String)> {
+        let world = self.inner.borrow();
+        let reports = world.shards.iter().flat_map(|shard| &shard.reports);
+        let expelled = |action: &Action| match action {
+            Action::Expelled(expelled) => Some((expelled.role, expelled.code, expelled.text.clone())),
+            _ => None,
+        };
+        reports.filter_map(expelled).collect()
+    }
+
     /// What was timed on all cores and channels.
     pub(crate) fn timed(&self) -> corelay::broker::core::Meter {
         let mut sum = corelay::broker::core::Meter::default();

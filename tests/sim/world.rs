@@ -166,7 +166,6 @@ impl World {
         }
     }
 
-    /// A client connects; `shard` accepts.
     /// All cores learn of a new list of who may do what.
     pub(crate) fn set_access(&mut self, access: &Arc<AccessList>) {
         let now = self.now;
@@ -176,6 +175,7 @@ impl World {
         }
     }
 
+    /// A client connects; `shard` accepts.
     pub(crate) fn connect(&mut self, shard: usize) -> usize {
         let handle = self.socks.len();
         let core = &mut self.shards[shard].core;
@@ -392,7 +392,9 @@ impl World {
                 core.attach_moved(self.now, key, handle, &moved);
                 trace!(self, "socket {handle}: moved from core {shard} to core {to}");
             }
-            Action::ReportShed { .. } => self.shards[shard].reports.push(action),
+            Action::ReportShed { .. } | Action::Ended(_) | Action::Expelled(_) => {
+                self.shards[shard].reports.push(action)
+            }
             Action::Welcomed(_) | Action::ReportUnauthorized { .. } => {}
         }
     }
@@ -466,7 +468,7 @@ impl World {
         let Shard { core, companion, .. } = &mut self.shards[shard];
         let (full, read) = (companion.full, companion.turn(|batch| core.recycle_tapped(batch)));
         // the companion wakes a core that waits for it
-        if core.is_paused() && (read || core.tap_full() != full) {
+        if core.is_paused() && (read || core.tap_known().1 != full) {
             self.wake(shard);
         }
         let core = &self.shards[shard].core;

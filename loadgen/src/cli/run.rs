@@ -4,6 +4,7 @@ mod ramp;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -95,6 +96,9 @@ pub struct RunArgs {
     /// Requests each of our providers holds at once
     #[arg(long, value_name = "N", default_value_t = 1024, help_heading = "Load")]
     pub max_concurrent: u32,
+    /// Connects with TLS, and trusts this CA (PEM); with --client tokio
+    #[arg(long, value_name = "FILE", help_heading = "Load")]
+    pub tls_ca: Option<PathBuf>,
     /// What drives the connections: raw (our own io_uring engine) or tokio (corelay's client library)
     #[arg(long, value_enum, default_value_t = Client::Raw, help_heading = "Load")]
     pub client: Client,
@@ -203,6 +207,9 @@ impl RunArgs {
         if self.consumers == 0 {
             return Err("--consumers 0: somebody has to send".into());
         }
+        if self.tls_ca.is_some() && self.client == Client::Raw {
+            return Err("--tls-ca: with --client tokio alone, our own engine speaks no TLS".into());
+        }
         if self.providers > 0 && self.providers < channels.len() {
             return Err(format!("{} channels need as many providers, at least", channels.len()).into());
         }
@@ -219,6 +226,7 @@ impl RunArgs {
             seed: self.seed,
             // never an argument: every process of the machine can read those
             token: std::env::var("CORELAY_TOKEN").unwrap_or_default().into(),
+            tls_ca: self.tls_ca.clone(),
         })
     }
 
@@ -255,6 +263,7 @@ impl RunArgs {
             }
             Mode::Closed => options.push(("in-flight", self.in_flight.unwrap_or(1).to_string())),
         }
+        options.push(("tls", self.tls_ca.is_some().to_string()));
         options.push(("client", format!("{:?}", self.client).to_lowercase()));
         options.extend(self.chunk.map(|chunk| ("chunk", chunk.to_string())));
         options.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()

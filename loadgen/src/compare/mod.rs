@@ -185,6 +185,7 @@ fn frames(work: &Work, addr: &Addr, broker: bool, channels: Vec<ChannelId>) -> F
         response: work.response.clone(),
         seed: 1,
         token: Default::default(),
+        tls_ca: None,
     }
 }
 

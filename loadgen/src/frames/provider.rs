@@ -63,10 +63,11 @@ impl FrameProvider {
             Some(FrameType::Data) => {}
             _ => return self.control(header, out),
         }
-        let stream = &mut self.streams[header.stream as usize];
-        if stream.state != State::Receiving {
+        // DATA may come on any stream, wherever the table ends
+        let stream = self.streams.get_mut(header.stream as usize).filter(|stream| stream.state == State::Receiving);
+        let Some(stream) = stream else {
             return Err(Broken(format!("DATA on stream {}, which takes none", header.stream)));
-        }
+        };
         let last = header.flags.has(Flags::END);
         stream.intake.add(frame.body, header.stream, last, self.terms.takes, out);
         if last {
@@ -120,21 +121,20 @@ impl FrameProvider {
 
     fn control(&mut self, header: Header, out: &mut Out) -> Result<u64, Broken> {
         let id = header.stream;
-        let Some(stream) = self.streams.get_mut(id as usize).filter(|stream| stream.state != State::Free) else {
-            // CREDIT and CANCEL that crossed the answer (§3)
-            return Ok(0);
-        };
-        match header.frame_type() {
-            Some(FrameType::Credit) => {
+        let stream = self.streams.get_mut(id as usize).filter(|stream| stream.state != State::Free);
+        match (header.frame_type(), stream) {
+            // that crossed the answer (§3)
+            (Some(FrameType::Credit | FrameType::Cancel), None) => {}
+            (Some(FrameType::Credit), Some(stream)) => {
                 stream.body.credit = stream.body.credit.saturating_add(u64::from(header.arg));
                 self.queue(id);
             }
-            Some(FrameType::Cancel) => {
+            (Some(FrameType::Cancel), Some(stream)) => {
                 stream.state = State::Free;
                 stream.body.left = 0;
                 out.put(&Header::new(FrameType::Error, id).code(Code::Cancelled).encode());
             }
-            kind => return Err(Broken(format!("unexpected frame {kind:?} on stream {id}"))),
+            (kind, _) => return Err(Broken(format!("unexpected frame {kind:?} on stream {id}"))),
         }
         Ok(0)
     }

@@ -84,6 +84,9 @@ impl Reader {
                 return Ok(None);
             }
             let frame = self.frame();
+            if frame.header.is_extension() {
+                continue;
+            }
             if frame.header.stream != 0 {
                 return Ok(Some(frame));
             }
@@ -160,7 +163,6 @@ impl Reader {
                 let code = Code::from_wire(frame.header.code).map_or("an unknown code", Code::name);
                 Err(Broken(format!("the broker ended the connection with {code}: {}", self.text())))
             }
-            None if frame.header.kind >= 0x80 => Ok(()),
             kind => Err(Broken(format!("unexpected frame {kind:?} on stream 0"))),
         }
     }

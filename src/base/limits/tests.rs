@@ -74,7 +74,9 @@ fn the_least_core_buffer_that_is_named_is_taken() {
 
 #[test]
 fn terms_of_a_core_come_once_for_each() {
-    let sum = |cores| Limits::default().worst_case(Layout { cores, receive_pool: 1 << 20, histograms: 1 << 20 });
+    let sum = |cores| {
+        Limits::default().worst_case(Layout { cores, receive_pool: 1 << 20, histograms: 1 << 20, ..Layout::default() })
+    };
     let (one, four) = (sum(1), sum(4));
     let per_core: usize = one.terms.iter().filter(|t| t.share == Share::Core).map(|t| t.bytes).sum();
     let mesh = 4 * four.terms.iter().find(|t| t.name == "mesh").unwrap().bytes;
@@ -85,13 +87,19 @@ fn terms_of_a_core_come_once_for_each() {
 fn absurd_limits_saturate() {
     let limits =
         Limits { max_connections: u32::MAX, max_streams: u32::MAX, core_buffer: usize::MAX, ..Limits::default() };
-    let worst = limits.worst_case(Layout { cores: usize::MAX, receive_pool: usize::MAX, histograms: 0 });
+    let worst =
+        limits.worst_case(Layout { cores: usize::MAX, receive_pool: usize::MAX, histograms: 0, ..Layout::default() });
     assert_eq!(worst.total(), usize::MAX);
 }
 
 #[test]
 fn the_table_is_readable() {
-    let worst = Limits::default().worst_case(Layout { cores: 2, receive_pool: 16 << 20, histograms: 3 << 20 });
+    let worst = Limits::default().worst_case(Layout {
+        cores: 2,
+        receive_pool: 16 << 20,
+        histograms: 3 << 20,
+        ..Layout::default()
+    });
     insta::assert_snapshot!(worst.to_string());
     assert_eq!(worst.largest().unwrap().name, "requests under way");
 }

@@ -22,7 +22,7 @@ const PROCESS: usize = 32 << 20;
 const MESH_RING: usize = 256 << 10;
 
 /// How a broker is laid out, as far as memory goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Layout {
     /// Cores that run the broker.
     pub cores: usize,
@@ -30,6 +30,14 @@ pub struct Layout {
     pub receive_pool: usize,
     /// Histograms of each core's channels, in bytes.
     pub histograms: usize,
+    /// Messages each core forwards: on their way, in the making, in queues; in bytes.
+    pub forwarding: usize,
+    /// What TLS takes on each core to work in, in bytes.
+    pub tls_core: usize,
+    /// What TLS takes for a connection, in bytes; 0 where nothing listens with it.
+    pub tls_connection: usize,
+    /// What TLS takes besides until the handshake is over, in bytes.
+    pub tls_handshake: usize,
 }
 
 /// Whether a term comes once for each core, or once for the broker.
@@ -58,7 +66,8 @@ pub struct Term {
 ///
 /// ```
 /// use corelay::base::limits::{Layout, Limits};
-/// let worst = Limits::default().worst_case(Layout { cores: 2, receive_pool: 16 << 20, histograms: 3 << 20 });
+/// let layout = Layout { cores: 2, receive_pool: 16 << 20, histograms: 3 << 20, ..Layout::default() };
+/// let worst = Limits::default().worst_case(layout);
 /// println!("{worst}");
 /// assert!(worst.total() < 2 << 30);
 /// ```
@@ -77,13 +86,15 @@ impl Limits {
         let connections = self.max_connections as usize;
         let strangers = self.max_unauthenticated as usize;
         let line = |name, bound, share, bytes| Term { name, bound, bytes, share };
-        let terms = vec![
+        let mut terms = vec![
             // filled and touched at start, never more
             line("receive buffers", "io.buffers x io.buffer_size", Share::Core, layout.receive_pool),
             // bodies, header blocks, staged output (connection_buffer is inside it), open requests: all accounted
             line("requests under way", "limits.core_buffer", Share::Core, self.core_buffer),
             // what each channel's requests took
             line("histograms", "telemetry.channels", Share::Core, layout.histograms),
+            // copies; with when_full = "block" as much again as the channels' queues hold may come on top
+            line("forwarding", "forward.* + producer.queue_bytes", Share::Core, layout.forwarding),
             // stack, rings
             line("thread and rings", "fixed", Share::Core, CORE_STATE),
             // one ring towards each other core
@@ -114,6 +125,27 @@ impl Limits {
             // code, allocator, admin
             line("process", "fixed", Share::Broker, PROCESS),
         ];
+        if layout.tls_connection > 0 {
+            terms.extend([
+                // what is decrypted and encrypted just now, and spare buffers for it
+                line("TLS at work", "fixed, io.buffer_size", Share::Core, layout.tls_core),
+                // keys and state of a session, and the part of a record that has come; what it sends is ciphertext in
+                // place of what core_buffer counts
+                line(
+                    "TLS sessions",
+                    "limits.max_connections",
+                    Share::Broker,
+                    connections.saturating_mul(layout.tls_connection),
+                ),
+                // a chain of certificates that came in part, until handshake_timeout
+                line(
+                    "TLS handshakes",
+                    "limits.max_unauthenticated",
+                    Share::Broker,
+                    strangers.saturating_mul(layout.tls_handshake),
+                ),
+            ]);
+        }
         WorstCase { terms, cores: layout.cores.max(1) }
     }
 }

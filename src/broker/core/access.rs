@@ -37,20 +37,13 @@ fn wanted(role: Role) -> Rights {
 }
 
 impl Core {
-    /// The name in the certificate that this connection's peer showed, if any. To be told before its first bytes.
-    pub fn identify(&mut self, key: Key, identity: Option<Arc<str>>) {
-        if let Some(conn) = self.conns.get_mut(key) {
-            conn.credentials = identity.map(|identity| Box::new(Credentials { token: None, identity: Some(identity) }));
-        }
-    }
-
     /// Whether the session that HELLO asks for may be, and what it may do.
     ///
     /// # Errors
     /// UNAUTHORIZED.
     pub(super) fn admit(&mut self, key: Key, hello: &Hello) -> Result<Admitted, Violation> {
         let conn = self.conns.get(key).expect("looked up by the caller");
-        let identity = conn.credentials.as_ref().and_then(|credentials| credentials.identity.clone());
+        let identity = conn.info.identity.clone();
         let token = (!hello.token.is_empty()).then(|| Digest::of(hello.token.expose()));
         let credentials = Credentials { token, identity };
         match self.options.access.grant(&credentials, wanted(hello.role), hello.channel) {

@@ -130,6 +130,8 @@ pub struct Info {
     pub client: Uuid,
     /// The name of the entry that lets it in, in place of its token; `None` where everybody is let in.
     pub user: Option<Arc<str>>,
+    /// Who the transport has verified it to be: the name in its certificate (mutual TLS).
+    pub identity: Option<Arc<str>>,
 }
 
 impl Conn {

@@ -63,6 +63,7 @@ impl Core {
         self.held += request.fixed as usize;
         self.channels[opening.channel as usize].requests += 1;
         let request = self.requests.insert(request);
+        self.note_trace(request, opening.block, opening.hops);
         let timer = self.wheel.insert(deadline, super::timers::request_token(request));
         self.requests.get_mut(request).expect("just inserted").timer = Some(timer);
         let conn = self.conns.get_mut(key).expect("looked up by the caller");
@@ -112,6 +113,7 @@ impl Core {
         if avoidable {
             self.spend(key, Spending::Errors)?;
         }
+        self.note_refused(opening.id, opening.block, opening.channel, opening.hops, code);
         let window = self.channels[opening.channel as usize].window;
         let max_streams = self.options.limits.max_streams;
         let conn = self.conns.get_mut(key).expect("looked up by the caller");
@@ -219,6 +221,9 @@ impl Core {
         let request = self.requests.get_mut(key).expect("an active stream's request is in the table");
         if !request.up.take_granted(body.len()) {
             return Err(beyond_credit(stream));
+        }
+        if request.hops == 0 {
+            self.meters.of(&mut self.channels[request.channel as usize]).request_bytes += body.len() as u64;
         }
         if request.replay.is_some() {
             self.keep_for_retry(key, body);

@@ -2,6 +2,7 @@
 
 use super::Core;
 use super::flow::Dir;
+use super::report::Outcome;
 use super::streams::Opened;
 use super::timers::Grace;
 use crate::base::Key;
@@ -30,6 +31,7 @@ impl Core {
         let (consumer, channel, hops) = (state.consumer, state.channel, state.hops);
         if consumer.is_some() {
             self.note_failed(channel, hops, ending.code);
+            self.note_end(request, Outcome::Failed(ending.code));
         }
         self.close_stream(request);
         self.release(request, ending.to_provider);
@@ -45,6 +47,7 @@ impl Core {
     /// The consumer's connection is gone: nobody waits for the answer.
     pub(super) fn consumer_lost(&mut self, request: Key) {
         self.counters.consumer_lost += 1;
+        self.note_end(request, Outcome::ConsumerLost);
         self.release(request, Some(Code::ConsumerLost));
     }
 
@@ -52,6 +55,7 @@ impl Core {
     pub(super) fn answered(&mut self, request: Key) {
         let consumer = self.requests.get(request).expect("looked up by the caller").consumer;
         self.note_answered(request);
+        self.note_end(request, Outcome::Answered);
         self.close_stream(request);
         self.release(request, None);
         if let Some((consumer, _)) = consumer {
@@ -64,6 +68,7 @@ impl Core {
         let state = self.requests.get_mut(request).expect("looked up by the caller");
         let Some((consumer, stream)) = state.consumer else { return };
         self.note_answered(request);
+        self.note_end(request, Outcome::Oneway);
         self.close_stream(request);
         self.requests.get_mut(request).expect("as above").consumer = None;
         let frame = Header::new(FrameType::Response, stream).flags(Flags::END).encode();
@@ -99,6 +104,7 @@ impl Core {
     /// Takes a request out of the table, off the queue, and off its provider.
     fn release(&mut self, request: Key, cancel: Option<Code>) {
         self.unqueue(request);
+        self.forget_trace(request);
         let mut state = self.requests.remove(request).expect("looked up by the caller");
         if let Some(timer) = state.timer {
             self.wheel.cancel(timer);

@@ -94,19 +94,14 @@ impl Core {
     }
 
     fn move_out(&mut self, key: Key, all: &[u8], target: Target) {
-        let mut conn = self.conns.remove(key).expect("a connection in its handshake");
+        let conn = self.conns.remove(key).expect("a connection in its handshake");
         if let Some(timer) = conn.timer {
             self.wheel.cancel(timer);
         }
         self.strangers -= 1;
         self.counters.connections_moved += 1;
-        let moved = Moved {
-            received: all.into(),
-            peer: std::mem::take(&mut conn.info.peer),
-            identity: conn.credentials.and_then(|credentials| credentials.identity),
-            since: conn.since,
-            dealt: target.dealt,
-        };
+        let (peer, identity) = (conn.info.peer, conn.info.identity);
+        let moved = Moved { received: all.into(), peer, identity, since: conn.since, dealt: target.dealt };
         self.actions.push_back(Action::Move { handle: conn.handle, core: target.core, moved });
     }
 

@@ -37,6 +37,7 @@ impl Core {
         let blocked = self.conns.iter().filter(|(_, conn)| !conn.side.is_link() && conn.out.is_blocked());
         let Some((_, key)) = blocked.map(|(key, conn)| (conn.out.counted, key)).max() else { return false };
         self.counters.connections_failed[usize::from(Code::Overloaded.to_wire())] += 1;
+        self.note_expelled(key, Code::Overloaded, "most output waits for it (core_buffer)");
         self.close(key, true);
         true
     }

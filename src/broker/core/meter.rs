@@ -25,6 +25,10 @@ pub struct Meter {
     pub requests: u64,
     /// Requests ended with an ERROR to their consumer.
     pub failed: u64,
+    /// Body bytes read from consumers, but those of requests that had ended.
+    pub request_bytes: u64,
+    /// Body bytes read from providers for them.
+    pub response_bytes: u64,
     /// From REQUEST to its being staged for a provider, on the provider's core.
     pub queue_wait: Histogram,
     /// From REQUEST to RESPONSE; not for one-way requests.
@@ -43,6 +47,8 @@ impl Meter {
     pub fn add(&mut self, other: &Meter) {
         self.requests += other.requests;
         self.failed += other.failed;
+        self.request_bytes += other.request_bytes;
+        self.response_bytes += other.response_bytes;
         self.queue_wait.add(&other.queue_wait);
         self.first_byte.add(&other.first_byte);
         self.total.add(&other.total);
@@ -50,14 +56,16 @@ impl Meter {
 
     /// A request that is staged for a provider as it comes.
     #[inline(always)]
-    pub(super) fn short_request(&mut self) {
+    pub(super) fn short_request(&mut self, bytes: usize) {
         self.requests += 1;
+        self.request_bytes += bytes as u64;
         self.queue_wait.record(0);
     }
 
     /// An answer that is whole as it comes.
     #[inline(always)]
-    pub(super) fn short_response(&mut self, nanos: u64) {
+    pub(super) fn short_response(&mut self, nanos: u64, bytes: usize) {
+        self.response_bytes += bytes as u64;
         self.first_byte.record(nanos);
         self.total.record(nanos);
     }
@@ -204,11 +212,11 @@ mod tests {
         let mut meters = Meters::new(2);
         for _ in 0..3 {
             let mut a = channel("a");
-            meters.of(&mut a).short_request();
+            meters.of(&mut a).short_request(5);
             meters.leave(&a);
         }
         assert_eq!(requests(&meters), [(None, 0), (Some(ChannelId::named("a")), 3)]);
-        assert_eq!(meters.all()[1].queue_wait.len(), 3);
+        assert_eq!((meters.all()[1].queue_wait.len(), meters.all()[1].request_bytes), (3, 15));
     }
 
     #[test]
@@ -218,12 +226,12 @@ mod tests {
         meters.of(&mut stays).requests += 1;
         for round in 0..5 {
             let mut passing = channel(&format!("passing {round}"));
-            meters.of(&mut passing).short_response(round);
+            meters.of(&mut passing).short_response(round, 7);
             meters.of(&mut passing).requests += 1;
             meters.leave(&passing);
         }
         assert_eq!(requests(&meters), [(None, 4), (Some(stays.id), 1), (Some(ChannelId::named("passing 4")), 1)]);
-        assert_eq!(meters.all()[0].total.len(), 4);
+        assert_eq!((meters.all()[0].total.len(), meters.all()[0].response_bytes), (4, 28));
         // and the one that stayed is still its own
         meters.of(&mut stays).requests += 1;
         assert_eq!(meters.all()[1].requests, 2);

@@ -24,7 +24,7 @@
 //! | `abandoned` | requests given up by their consumer, while their provider still works |
 //! | `link` | other cores, as one more kind of connection |
 //! | `timers`, `drain`, `memory` | silence, shutting down, accounted memory |
-//! | `counters`, `meter`, `snapshot` | nothing: what happened, how long it took, how things stand |
+//! | `counters`, `meter`, `snapshot`, `report` | nothing: what happened, how long it took, how things stand |
 //!
 //! Invariants, asserted: a request is in the table until its terminal frame is staged and no longer; the targets
 //! of a request in the table are connections in the table; a provider's `in_use` is the number of its counted ids.
@@ -49,6 +49,7 @@ mod options;
 mod outbox;
 mod output;
 mod provider;
+mod report;
 mod request;
 mod rx;
 mod short;
@@ -75,12 +76,13 @@ use self::rx::{Found, Violation, check_header};
 use self::tap::Tap;
 use crate::base::wheel::Wheel;
 use crate::base::{Batch, ChannelId, Key, Leases, Piece, Secret, Table, Time};
-use crate::protocol::{Code, FrameType, MAX_HANDSHAKE_FRAME};
+use crate::protocol::{Code, FrameType, MAX_HANDSHAKE_FRAME, TraceParent};
 
 pub use self::counters::{Counters, Refused};
 pub use self::link::LinkKind;
 pub use self::meter::Meter;
 pub use self::options::{COPY_BELOW, Channel, Options};
+pub use self::report::{Ended, Expelled, Outcome, Watch};
 pub use self::snapshot::{ChannelSnapshot, ConnSnapshot, Figures, PAGE, Page, Snapshot};
 pub use self::tap::{MAX_ROUTES, Record, Route, records};
 
@@ -115,6 +117,10 @@ pub enum Action {
         /// Bytes it held.
         bytes: usize,
     },
+    /// A request has ended that is watched for: see [`Core::watch`].
+    Ended(Box<Ended>),
+    /// Log that a connection is being ended for what its peer did.
+    Expelled(Box<Expelled>),
     /// Close the connection; the core has forgotten it.
     Close {
         /// The reactor's name for it.
@@ -140,7 +146,7 @@ pub struct Moved {
     pub received: Secret,
     /// The peer's address, for people.
     pub peer: String,
-    /// The name in the certificate it showed.
+    /// Who the transport has verified it to be.
     pub identity: Option<Arc<str>>,
     /// When it was accepted.
     pub since: Time,
@@ -186,6 +192,11 @@ pub struct Core {
     rng: u64,
     counters: Counters,
     meters: Meters,
+    /// Somebody wants to hear of requests' ends.
+    watching: bool,
+    watch: Watch,
+    /// Of requests of consumers here, while somebody watches.
+    traces: HashMap<Key, TraceParent, FixedState>,
     timeouts: Timeouts,
     tap: Tap,
     /// What is read now was sent before WELCOME could be.
@@ -229,6 +240,9 @@ impl Core {
             rng: options.seed | 1,
             counters: Counters::default(),
             meters: Meters::new(options.meters),
+            watching: false,
+            watch: Watch::default(),
+            traces: HashMap::with_hasher(FixedState::with_seed(options.secret)),
             timeouts: Timeouts::new(&options.limits),
             tap: Tap::new(options.routes.clone(), options.tap_bytes),
             early: false,
@@ -276,7 +290,9 @@ impl Core {
     pub fn moved_in(&mut self, now: Time, moved: &Moved) -> Key {
         self.now = now;
         let key = self.stranger(moved.since, moved.peer.clone());
-        self.identify(key, moved.identity.clone());
+        if let Some(identity) = &moved.identity {
+            self.identified(key, identity);
+        }
         key
     }
 
@@ -301,6 +317,26 @@ impl Core {
         self.now = now;
         self.counters.bytes_received += u64::from(piece.len);
         self.input(key, leases.bytes(piece), Some(piece), leases, false);
+    }
+
+    /// Bytes arrived that lie in no leased buffer, such as those of a TLS record.
+    pub fn received_bytes<L: Leases>(&mut self, now: Time, key: Key, bytes: &[u8], leases: &L) {
+        self.now = now;
+        self.counters.bytes_received += bytes.len() as u64;
+        self.input(key, bytes, None, leases, false);
+    }
+
+    /// The peer's address, for people; empty where it is gone.
+    #[must_use]
+    pub fn peer(&self, key: Key) -> &str {
+        self.conns.get(key).map_or("", |conn| &conn.info.peer)
+    }
+
+    /// The transport has verified who the peer is (mutual TLS); before any bytes of it.
+    pub fn identified(&mut self, key: Key, identity: &str) {
+        if let Some(conn) = self.conns.get_mut(key) {
+            conn.info.identity = Some(identity.into());
+        }
     }
 
     /// Bytes from another core, on the link of this kind.
@@ -449,6 +485,7 @@ impl Core {
     /// The peer broke the protocol, or ran into a limit: it is told why, then closed.
     fn violation(&mut self, key: Key, violation: &Violation) {
         self.counters.connections_failed[usize::from(violation.code.to_wire())] += 1;
+        self.note_expelled(key, violation.code, &violation.text);
         self.goodbye(key, violation.code, &violation.text);
     }
 

@@ -95,6 +95,9 @@ impl Core {
             }
             return Ok(());
         }
+        if state.hops == 0 {
+            self.meters.of(&mut self.channels[state.channel as usize]).response_bytes += body.len() as u64;
+        }
         let ending = state.ending_there;
         self.tap_body(request, Dir::Down, body, end && ending.is_none());
         if end {

@@ -224,8 +224,10 @@ fn head_len(header: &Header, so_far: &[u8], side: Side) -> Result<HeadLen, Viola
     if !header.flags.has(crate::protocol::Flags::HEADERS) {
         return fits(header, fixed, true);
     }
+    // what is behind a payload too short for a size is the next frame's
+    let sized = fits(header, fixed + 2, false)?;
     match so_far.get(fixed..fixed + 2) {
-        None => fits(header, fixed + 2, false),
+        None => Ok(sized),
         Some(size) => {
             let size = usize::from(u16::from_le_bytes([size[0], size[1]]));
             if size > MAX_HEADER_BLOCK {

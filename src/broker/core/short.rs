@@ -8,6 +8,7 @@ use super::Core;
 use super::channel::Channel;
 use super::conn::Side;
 use super::flow::{Dir, Flow};
+use super::report::Outcome;
 use super::request::Request;
 use super::streams::Assigned;
 use super::tap::Head;
@@ -95,7 +96,7 @@ impl Core {
         let state = &mut self.channels[channel as usize];
         state.requests += 1;
         state.in_use += 1;
-        self.meters.of(state).short_request();
+        self.meters.of(state).short_request(body.len());
         self.held += REQUEST_STATE;
         self.counters.requests += 1;
         true
@@ -134,6 +135,7 @@ impl Core {
         if !std::mem::replace(&mut target.out.dirty, true) {
             self.dirty.push(consumer);
         }
+        self.note_end(request, Outcome::Answered);
         let state = self.requests.remove(request).expect("looked up above");
         let Channel { taps, id: channel_id, .. } = self.channels[channel as usize];
         if taps.responses != 0 {
@@ -156,7 +158,7 @@ impl Core {
         let state = &mut self.channels[channel as usize];
         state.requests -= 1;
         state.in_use -= 1;
-        self.meters.of(state).short_response(age);
+        self.meters.of(state).short_response(age, body.len());
         if state.queued > 0 {
             self.serve_queue(channel);
         }

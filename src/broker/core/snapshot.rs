@@ -130,11 +130,7 @@ impl Core {
         ConnSnapshot {
             id,
             info: (*conn.info).clone(),
-            role: match conn.side {
-                Side::Consumer => "consumer",
-                Side::Provider => "provider",
-                _ => "handshake",
-            },
+            role: conn.role(),
             state: match conn.phase {
                 Phase::Hello => "handshake",
                 Phase::Open if conn.goes || conn.peer_goes => "draining",

@@ -74,6 +74,8 @@ pub(super) struct Tap {
     limit: u64,
     /// Producers whose own queue is full, as of this turn.
     full: u64,
+    /// Some channel is paused.
+    paused: bool,
     /// More than `limit` was on its way in some turn, and not yet less than three quarters of it.
     over: bool,
     /// By producer: messages not begun, or cut, for want of room.
@@ -351,6 +353,9 @@ impl Core {
             return;
         }
         (self.tap.full, self.tap.over) = (full, over);
+        // of channels to come, too
+        self.tap.paused =
+            self.tap.routes.iter().enumerate().any(|(bit, route)| route.block && (over || full >> bit & 1 == 1));
         let paused: Vec<(u32, bool)> =
             self.channels.iter().map(|(at, state)| (at as u32, self.is_to_pause(state))).collect();
         for (channel, paused) in paused {
@@ -406,15 +411,15 @@ impl Core {
         &self.tap.dropped
     }
 
-    /// Whose queue was full when last heard of.
+    /// What [`Core::tap_turn`] was told last.
     #[must_use]
-    pub fn tap_full(&self) -> u64 {
-        self.tap.full
+    pub fn tap_known(&self) -> (u64, u64) {
+        (self.tap.read, self.tap.full)
     }
 
     /// Whether a channel waits for the companion: it is to wake this core when it has read something.
     #[must_use]
     pub fn is_paused(&self) -> bool {
-        self.channels.iter().any(|(_, channel)| channel.paused)
+        self.tap.paused
     }
 }

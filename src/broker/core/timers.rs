@@ -124,6 +124,7 @@ impl Core {
             Some(Due::Write) => {
                 // it reads nothing, so it would not read why either
                 self.counters.connections_failed[usize::from(Code::Timeout.to_wire())] += 1;
+                self.note_expelled(key, Code::Timeout, "it took no byte for write_timeout");
                 self.close(key, true);
             }
             Some(Due::Leave) => {

@@ -15,14 +15,14 @@ pub struct BadValue {
     pub expected: &'static str,
 }
 
-/// Where to accept connections: `host:port`, or `unix:/path`.
+/// Where to accept connections: `host:port`, `tls://host:port`, or `unix:/path`.
 ///
 /// A host name is looked up when it is read; its first IPv4 address is taken, else its first. Port 0 lets the kernel
 /// pick one.
 ///
 /// ```
 /// use corelay::broker::ListenAddr;
-/// for text in ["127.0.0.1:9090", "[::1]:0", "unix:/run/corelay.sock"] {
+/// for text in ["127.0.0.1:9090", "[::1]:0", "tls://127.0.0.1:9443", "unix:/run/corelay.sock"] {
 ///     assert_eq!(text.parse::<ListenAddr>()?.to_string(), text);
 /// }
 /// # Ok::<(), corelay::broker::BadValue>(())
@@ -31,6 +31,8 @@ pub struct BadValue {
 pub enum ListenAddr {
     /// An address and port.
     Tcp(SocketAddr),
+    /// The same, with TLS.
+    Tls(SocketAddr),
     /// The path of a Unix stream socket.
     Unix(PathBuf),
 }
@@ -43,7 +45,7 @@ impl ListenAddr {
     #[must_use]
     pub fn is_local(&self) -> bool {
         match self {
-            ListenAddr::Tcp(addr) => addr.ip().to_canonical().is_loopback(),
+            ListenAddr::Tcp(addr) | ListenAddr::Tls(addr) => addr.ip().to_canonical().is_loopback(),
             ListenAddr::Unix(_) => true,
         }
     }
@@ -55,19 +57,42 @@ impl FromStr for ListenAddr {
     fn from_str(text: &str) -> Result<ListenAddr, BadValue> {
         let bad = |expected| BadValue { given: text.into(), expected };
         if let Some(path) = text.strip_prefix("unix:") {
-            let usable = !path.is_empty() && path.len() <= MAX_UNIX_PATH;
+            let usable = !path.ends_with('/') && (1..=MAX_UNIX_PATH).contains(&path.len());
             return usable.then(|| ListenAddr::Unix(path.into())).ok_or(bad("unix: and a path of 1 to 107 bytes"));
         }
-        if let Ok(addr) = text.parse() {
-            return Ok(ListenAddr::Tcp(addr));
+        let (kind, host_port): (fn(SocketAddr) -> ListenAddr, _) = match text.strip_prefix("tls://") {
+            Some(rest) => (ListenAddr::Tls, rest),
+            None => (ListenAddr::Tcp, text),
+        };
+        if let Ok(addr) = host_port.parse() {
+            return Ok(kind(addr));
         }
-        let shaped = text.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
-        if !shaped {
-            return Err(bad("host:port or unix:/path"));
+        let parts = host_port.rsplit_once(':');
+        let is_host = |host: &str| !host.is_empty() && !host.contains('/');
+        if !parts.is_some_and(|(host, port)| is_host(host) && port.parse::<u16>().is_ok()) {
+            return Err(bad("host:port, tls://host:port or unix:/path"));
         }
-        let found: Vec<_> = text.to_socket_addrs().map_err(|_| bad("a host name that can be looked up"))?.collect();
+        let found = host_port.to_socket_addrs().map_err(|_| bad("a host name that can be looked up"))?;
+        let found: Vec<_> = found.collect();
         let first = found.iter().find(|addr| addr.is_ipv4()).or(found.first());
-        first.map(|&addr| ListenAddr::Tcp(addr)).ok_or(bad("a host name with an address"))
+        first.map(|&addr| kind(addr)).ok_or(bad("a host name with an address"))
+    }
+}
+
+impl ListenAddr {
+    /// The address and port, unless it is a Unix socket.
+    #[must_use]
+    pub fn socket_addr(&self) -> Option<SocketAddr> {
+        match self {
+            ListenAddr::Tcp(addr) | ListenAddr::Tls(addr) => Some(*addr),
+            ListenAddr::Unix(_) => None,
+        }
+    }
+
+    /// Whether connections there are encrypted.
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        matches!(self, ListenAddr::Tls(_))
     }
 }
 
@@ -81,6 +106,7 @@ impl fmt::Display for ListenAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ListenAddr::Tcp(addr) => addr.fmt(f),
+            ListenAddr::Tls(addr) => write!(f, "tls://{addr}"),
             ListenAddr::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
@@ -187,8 +213,22 @@ mod tests {
     #[test]
     fn addresses_are_told_from_what_is_none() {
         assert_eq!("localhost:7".parse(), Ok(ListenAddr::Tcp(SocketAddr::from(([127, 0, 0, 1], 7)))));
+        assert_eq!("tls://localhost:7".parse(), Ok(ListenAddr::Tls(SocketAddr::from(([127, 0, 0, 1], 7)))));
         let long = format!("unix:/{}", "x".repeat(107));
-        for bad in ["", "9090", ":9090", "127.0.0.1", "127.0.0.1:70000", "unix:", "no-such-host.invalid:1", &long] {
+        for bad in [
+            "tls://",
+            "tls://:1",
+            "tls:127.0.0.1:1",
+            "https://a:1",
+            "",
+            "9090",
+            ":9090",
+            "127.0.0.1",
+            "127.0.0.1:70000",
+            "unix:",
+            "no-such-host.invalid:1",
+            &long,
+        ] {
             assert_eq!(bad.parse::<ListenAddr>().unwrap_err().given, bad);
         }
     }

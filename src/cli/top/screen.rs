@@ -117,7 +117,8 @@ fn draw_load(frame: &mut Frame<'_>, area: Rect, now: Option<&Point>) {
     }
 }
 
-const HEAD: [&str; 9] = ["CHANNEL", "CORES", "PROVIDERS", "IN FLIGHT", "WAITING", "REQUESTS", "ERRORS", "P50", "P99"];
+const HEAD: [&str; 10] =
+    ["CHANNEL", "CORES", "PROVIDERS", "IN FLIGHT", "WAITING", "REQUESTS", "ERRORS", "BODIES", "P50", "P99"];
 
 fn draw_channels(frame: &mut Frame<'_>, area: Rect, shown: &Shown) {
     let rows = shown.channels.items.iter().skip(shown.scrolled).map(channel_row);
@@ -129,6 +130,7 @@ fn draw_channels(frame: &mut Frame<'_>, area: Rect, shown: &Shown) {
         Constraint::Length(8),
         Constraint::Length(14),
         Constraint::Length(10),
+        Constraint::Length(9),
         Constraint::Length(9),
         Constraint::Length(9),
     ];
@@ -152,6 +154,7 @@ fn channel_row(channel: &Channel) -> Row<'static> {
         Cell::from(text::grouped(channel.queued)),
         Cell::from(text::grouped(channel.requests)),
         Cell::from(text::grouped(channel.errors)),
+        Cell::from(text::bytes(channel.request_bytes + channel.response_bytes)),
         Cell::from(took(channel.latency.p50, &channel.latency)),
         Cell::from(took(channel.latency.p99, &channel.latency)),
     ])

@@ -122,7 +122,10 @@ impl Session {
         self.last_ping += 1;
         let id = self.last_ping;
         self.pings.push(Ping { id, sent: now, answered: None, waker: None });
-        self.push_ping(id);
+        // nothing follows a connection's ERROR
+        if self.end.is_none() {
+            self.push_ping(id);
+        }
         id
     }
 

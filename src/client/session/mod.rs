@@ -19,6 +19,8 @@ mod chunks;
 mod clock;
 mod credit;
 mod end;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod ids;
 mod outgoing;
 mod parser;

@@ -21,6 +21,8 @@ enum Say {
     No(usize, SendError),
     /// Nothing, for so long; then yes.
     After(Duration),
+    /// So many of the batch, and no more, without a word.
+    Silent(usize),
     /// Nothing ever.
     Never,
 }
@@ -87,6 +89,7 @@ impl Client for Script {
             let (delivered, error) = match say {
                 Say::Yes => (messages.len(), None),
                 Say::No(delivered, error) => (delivered, Some(error)),
+                Say::Silent(delivered) => (delivered, None),
                 Say::After(wait) => {
                     sleep(wait).await;
                     (messages.len(), None)

@@ -263,12 +263,13 @@ fn any_act() -> impl Strategy<Value = Act> {
         Just(Then::DeadLetter)
     ];
     prop_oneof![
-        4 => (0..120_usize).prop_map(Act::Whole),
-        8 => (0..4_u128, 0..20_u32, proptest::bool::weighted(0.2)).prop_map(|(key, skip, last)| Act::Chunk { key, skip: skip / 19, last }),
-        1 => (0..4_u128).prop_map(Act::Abort),
-        4 => (1..6_usize, 0..6_usize, then).prop_map(|(most, delivered, then)| Act::Take { most, delivered, then }),
-        1 => Just(Act::Expire),
-        1 => Just(Act::Close).prop_filter("seldom", |_| fastrand::u8(..) < 10),
+        80 => (0..120_usize).prop_map(Act::Whole),
+        160 => (0..4_u128, 0..20_u32, proptest::bool::weighted(0.2))
+            .prop_map(|(key, skip, last)| Act::Chunk { key, skip: skip / 19, last }),
+        20 => (0..4_u128).prop_map(Act::Abort),
+        80 => (1..6_usize, 0..6_usize, then).prop_map(|(most, delivered, then)| Act::Take { most, delivered, then }),
+        20 => Just(Act::Expire),
+        1 => Just(Act::Close),
     ]
 }
 
@@ -350,6 +351,6 @@ proptest! {
         }
         prop_assert!(queue.is_finished() && is_balanced(&queue.counters));
         prop_assert_eq!((queue.counters.queue_messages, queue.counters.queue_bytes), (0, 0));
-        prop_assert!(target.is_empty(), "the target holds on to {:?}", target);
+        prop_assert!(target.len() as u64 <= queue.counters.aborts_lost, "the target holds on to {:?}", target);
     }
 }

@@ -29,7 +29,8 @@ async fn what_is_left_at_the_end_is_counted_to_the_last_message() {
         tokio::spawn(runner.run());
         let before = Instant::now();
         let report = producer.drain(Duration::from_secs(3)).await;
-        assert_eq!(before.elapsed(), Duration::from_secs(3));
+        let took = before.elapsed().as_secs_f64();
+        assert!((3.0..3.01).contains(&took), "{took}");
         assert_eq!((report.left, report.forwarded, report.dead_lettered), (5, 0, 0));
         assert_eq!(report.dropped.get(DropReason::InDoubt), in_doubt);
         assert_eq!(report.dropped.get(DropReason::Shutdown), shut);
@@ -91,7 +92,9 @@ fn a_runtime_that_ends_settles_everything() {
         for n in 0..5 {
             producer.offer(n.to_string()).unwrap();
         }
-        sleep(Duration::from_millis(1)).await;
+        while client.tried().is_empty() {
+            tokio::task::yield_now().await;
+        }
     })
     .unwrap();
     let counters = producer.snapshot().counters;

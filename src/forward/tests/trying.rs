@@ -157,9 +157,10 @@ async fn an_idle_producer_finds_out_that_its_target_is_gone_and_back() {
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_stops_without_a_reason_is_tried_again() {
-    let client = Script::new(Promise::AtMostOnce, []);
-    client.says.lock().unwrap().push_back(Say::No(0, refused()));
+    let client = Script::new(Promise::AtMostOnce, [Say::Silent(1), Say::Silent(99)]);
     let producer = start(&client, ProducerOptions::default());
-    producer.forward("one").await.unwrap();
-    assert_eq!(client.bodies(), ["one"]);
+    producer.offer("one").unwrap();
+    producer.forward("two").await.unwrap();
+    assert_eq!(client.bodies(), ["one", "two"]);
+    assert_eq!(producer.snapshot().counters.attempts_failed, 1);
 }

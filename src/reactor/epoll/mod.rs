@@ -24,7 +24,7 @@ use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::net::SocketFlags;
 
 use self::socket::Socket;
-use super::listener::{Listener, is_of_the_connection};
+use super::listener::{Listener, hurry, is_of_the_connection};
 use super::{Event, Options, Pool, Reactor, Receive, Sock, Waker, sys};
 use crate::base::{Batch, Key, Leases, Table};
 
@@ -36,6 +36,8 @@ pub struct Epoll {
     sockets: Table<Socket>,
     listeners: Table<Listener>,
     waker: Waker,
+    /// A descriptor was closed since that was last looked at.
+    freed: bool,
     /// Sockets with bytes that somebody wants, in turn.
     ready: VecDeque<Key>,
     /// Popped before `events`, so that what a received request sends finds its connection idle.
@@ -70,6 +72,7 @@ impl Epoll {
             sockets: Table::new(),
             listeners: Table::new(),
             waker,
+            freed: false,
             ready: VecDeque::new(),
             sent: VecDeque::new(),
             events: VecDeque::new(),
@@ -169,6 +172,9 @@ impl Epoll {
             return Ok(None);
         }
         let now = sys::now();
+        if std::mem::take(&mut self.freed) {
+            hurry(&mut self.listeners, now);
+        }
         let due: Vec<Key> = (self.listeners.iter())
             .filter(|(_, listener)| listener.retry_at.is_some_and(|at| at <= now))
             .map(|(key, _)| key)
@@ -239,6 +245,7 @@ impl Reactor for Epoll {
         let key = Key::unpack(sock.0);
         if let Some(socket) = self.forget(key) {
             sys::close_socket(socket.fd, abort);
+            self.freed = true;
             self.events.push_back((key, Event::Closed { user: socket.user }));
         }
     }

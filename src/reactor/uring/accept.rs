@@ -11,7 +11,7 @@ use io_uring::{opcode, types::Fd};
 use super::Uring;
 use super::ring::{Completion, Op};
 use crate::base::Key;
-use crate::reactor::listener::{Listener, is_of_the_connection};
+use crate::reactor::listener::{Listener, hurry, is_of_the_connection};
 use crate::reactor::{Event, sys};
 
 impl Uring {
@@ -68,6 +68,9 @@ impl Uring {
             return None;
         }
         let now = sys::now();
+        if std::mem::take(&mut self.freed) {
+            hurry(&mut self.listeners, now);
+        }
         let due: Vec<Key> = (self.listeners.iter())
             .filter(|(_, listener)| !listener.armed && listener.retry_at.is_some_and(|at| at <= now))
             .map(|(key, _)| key)

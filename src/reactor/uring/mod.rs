@@ -65,6 +65,8 @@ pub struct Uring {
     prompt: bool,
     /// The last wait ended before all was handed over and taken in.
     behind: bool,
+    /// A descriptor was closed since that was last looked at.
+    freed: bool,
     /// Sockets to be closed when nothing is in flight on them.
     closing: Vec<Key>,
     /// Popped before `events`, so that what a received request sends finds its connection idle.
@@ -190,6 +192,7 @@ impl Uring {
             }
             if let Some(socket) = self.sockets.remove(key) {
                 sys::close_socket(socket.fd, socket.abort);
+                self.freed = true;
                 self.events.push_back((key, Event::Closed { user: socket.user }));
             }
             false

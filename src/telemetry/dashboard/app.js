@@ -278,13 +278,14 @@ function drawChannels({ items, total }) {
     cell(row, count(channel.queued), "n");
     cell(row, count(channel.requests), "n");
     cell(row, count(channel.errors), channel.errors ? "n bad" : "n");
+    cell(row, `${bytes(channel.request_bytes)}, ${bytes(channel.response_bytes)}`, "n");
     const timed = channel.latency.count > 0;
     for (const key of ["p50", "p99", "max"]) cell(row, timed ? time(channel.latency[key]) : "–", "n");
     return row;
   });
   if (rows.length === 0) {
     const row = document.createElement("tr");
-    cell(row, "Nobody is connected. Start a provider: corelay reply shout --exec 'tr a-z A-Z'", "none").colSpan = 10;
+    cell(row, "Nobody is connected. Start a provider: corelay reply shout --exec 'tr a-z A-Z'", "none").colSpan = 11;
     rows.push(row);
   }
   body.replaceChildren(...rows);

@@ -1,4 +1,5 @@
-use std::io::{BufRead, Seek, Write};
+use std::io::{BufRead, BufReader, Seek, Write};
+use std::process::Stdio;
 
 use rustix::process::Signal;
 
@@ -58,9 +59,25 @@ fn a_closed_stderr_hurts_nobody() {
 #[test]
 fn an_address_in_use_is_told() {
     let broker = Broker::start();
-    let output = finish(&mut corelay(&["serve", "--listen", &broker.addr]), b"");
+    let output = finish(&mut corelay(&["serve", "--listen", &broker.addr, "--set", "server.bind_timeout=20ms"]), b"");
     assert_code(&output, 1);
-    assert!(text(&output.stderr).contains(&broker.addr), "{}", text(&output.stderr));
+    let said = text(&output.stderr);
+    assert!(said.contains("is in use, by a predecessor that is ending? Trying for 20"), "{said}");
+    assert!(said.contains("can't listen on ") && said.contains(&broker.addr), "{said}");
+}
+
+#[test]
+fn an_address_that_is_let_go_in_time_is_taken() {
+    let holder = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = holder.local_addr().unwrap().to_string();
+    let mut command =
+        corelay(&["serve", "--listen", &addr, "--cores", "1", "--no-pin", "--set", "server.bind_timeout=20s"]);
+    let mut process = Process::start(command.stderr(Stdio::piped()));
+    let mut log = BufReader::new(process.0.stderr.take().unwrap()).lines().map(Result::unwrap);
+    log.find(|line| line.contains("is in use")).expect("it says what it waits for");
+    drop(holder);
+    log.find(|line| line.contains("was free after")).expect("it says that it waits no more");
+    assert_eq!(process.stdout().lines().next().unwrap().unwrap(), format!("listening on {addr}"));
 }
 
 #[test]

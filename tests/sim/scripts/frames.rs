@@ -135,6 +135,25 @@ fn a_malformed_header_block_ends_the_connection() {
 }
 
 #[test]
+fn a_frame_too_short_for_its_block_is_not_judged_by_the_next_ones_bytes() {
+    weathers(|| {
+        for kind in [FrameType::Request, FrameType::Response] {
+            let w = World::one_core(Limits::default());
+            let (c, head) = match kind {
+                FrameType::Request => (w.consumer("ch"), 16),
+                _ => (w.provider("ch", 1), 0),
+            };
+            let mut bytes = Header::new(kind, 1).flags(Flags::HEADERS).length(head).encode().to_vec();
+            bytes.extend([0xff; 40]);
+            c.send_bytes(&bytes);
+            let text = format!("payload of {head} bytes is too short: its head takes {}", head + 2);
+            c.expect(error(0, Code::Protocol).text(&text));
+            c.expect_closed();
+        }
+    });
+}
+
+#[test]
 fn texts_are_utf8_and_at_most_1024_bytes() {
     weathers(|| {
         let w = World::one_core(Limits::default());

@@ -52,6 +52,7 @@ fn an_answer_in_one_frame_is_timed_alike() {
         c.expect(response(1).body("answer").end());
         let timed = w.timed();
         assert_eq!((timed.requests, timed.failed), (1, 0));
+        assert_eq!((timed.request_bytes, timed.response_bytes), (8, 6));
         assert_took(&timed.queue_wait, 0);
         assert_took(&timed.first_byte, 30);
         assert_took(&timed.total, 30);

@@ -13,6 +13,7 @@ mod latency;
 mod memory;
 mod oneway;
 mod queue;
+mod reports;
 mod retry;
 mod streams;
 mod timeouts;

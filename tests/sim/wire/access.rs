@@ -43,7 +43,7 @@ impl World {
         let mut world = self.inner.borrow_mut();
         let sock = world.connect(0);
         let key = world.socks[sock].key;
-        world.shards[0].core.identify(key, Some(identity.into()));
+        world.shards[0].core.identified(key, identity);
         drop(world);
         self.settle();
         Client { world: self.clone(), sock, rx: Rc::default() }

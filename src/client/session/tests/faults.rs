@@ -191,6 +191,19 @@ fn a_flood_of_pings_ends_the_connection_and_an_answered_one_does_not() {
 }
 
 #[test]
+fn nothing_follows_a_connections_error() {
+    let mut session = consumer(&[]);
+    receive(&mut session, new(FrameType::Response, 2), b"");
+    let ping = session.ping(Time::ZERO);
+    let cx = Context::from_waker(Waker::noop());
+    assert!(session.poll_pong(ping, &cx).is_ready(), "no PONG will come");
+    let mut out = Vec::new();
+    session.fill(&mut out);
+    let error = Header::decode(out[..16].try_into().unwrap());
+    assert_eq!((error.frame_type(), out.len()), (Some(FrameType::Error), 16 + error.length as usize));
+}
+
+#[test]
 fn a_broker_that_takes_nothing_is_given_up_after_thirty_seconds() {
     let at = |ms: u64| Time::from_nanos(ms * 1_000_000);
     let mut session = consumer(&[]);

@@ -4,6 +4,7 @@
 
 mod consumer;
 mod faults;
+mod fuzz;
 mod peer;
 mod provider;
 
