@@ -8,6 +8,7 @@
 //! there are and what they set; reading, refusing, suggesting and showing all follow from it, so a setting is one
 //! line there and nothing else.
 
+mod auth;
 mod error;
 #[cfg(any(test, feature = "fuzzing"))]
 #[allow(dead_code)] // with the feature it is `fuzz/`, which includes these files, that calls it
@@ -37,6 +38,8 @@ pub(crate) struct Config {
     pub(crate) server: ServerOptions,
     /// The admin endpoint.
     pub(crate) admin: AdminOptions,
+    /// Who may do what, as it was written; `server.auth` is what comes of it.
+    pub(crate) auth: auth::AuthConfig,
     /// What is logged.
     pub(crate) log: LogOptions,
     /// Where traces are exported to: a collector's `http://host:port`.
@@ -88,6 +91,24 @@ pub(crate) struct Assignment {
     origin: Origin,
 }
 
+impl Assignment {
+    /// Sets the setting.
+    fn apply(&self, config: &mut Config) -> Result<(), ConfigError> {
+        let Assignment { key, values, origin } = self;
+        let bad = |expected: String| ConfigError::BadValue {
+            origin: origin.clone(),
+            key: key.to_string(),
+            value: if auth::is_secret(key) { "***".to_owned() } else { values.join(",") },
+            expected,
+        };
+        let slot = table::slot(config, key).map_err(|missing| match missing {
+            table::Missing::Unknown => ConfigError::unknown(key, origin),
+            table::Missing::BadEntry(expected) => bad(expected),
+        })?;
+        slot.map_or(Ok(()), |mut slot| slot.set(values).map_err(bad))
+    }
+}
+
 /// Where settings come from.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Sources {
@@ -106,6 +127,8 @@ pub(crate) struct Sources {
 pub(crate) struct Loaded {
     /// The settings.
     pub(crate) config: Config,
+    /// What works, but should be otherwise: for the log.
+    pub(crate) warnings: Vec<String>,
     origins: HashMap<String, Origin>,
 }
 
@@ -115,7 +138,7 @@ impl Loaded {
     /// # Errors
     /// The first source that can't be read, key that isn't known, or value that can't work, by name.
     pub(crate) fn from(sources: &Sources) -> Result<Loaded, ConfigError> {
-        let mut loaded = Loaded { config: Config::default(), origins: HashMap::new() };
+        let mut loaded = Loaded { config: Config::default(), warnings: Vec::new(), origins: HashMap::new() };
         if let Some(path) = &sources.file {
             loaded.apply_all(source::file(path)?)?;
         }
@@ -123,30 +146,18 @@ impl Loaded {
         loaded.apply_all(source::environment(&sources.env, &known)?)?;
         loaded.apply_all(source::set(&sources.set)?)?;
         loaded.apply_all(source::flags(&sources.flags))?;
+        let more = auth::resolve(&mut loaded.config, &loaded.origins)?;
+        loaded.warnings.extend(more);
         loaded.check()?;
         Ok(loaded)
     }
 
     fn apply_all(&mut self, assignments: Vec<Assignment>) -> Result<(), ConfigError> {
-        assignments.into_iter().try_for_each(|assignment| self.apply(assignment))
-    }
-
-    fn apply(&mut self, assignment: Assignment) -> Result<(), ConfigError> {
-        let Assignment { key, values, origin } = assignment;
-        let bad = |expected: String| ConfigError::BadValue {
-            origin: origin.clone(),
-            key: key.to_string(),
-            value: values.join(","),
-            expected,
-        };
-        let slot = table::slot(&mut self.config, &key).map_err(|missing| match missing {
-            table::Missing::Unknown => ConfigError::unknown(&key, &origin),
-            table::Missing::BadEntry(expected) => bad(expected),
-        })?;
-        if let Some(mut slot) = slot {
-            slot.set(&values).map_err(bad)?;
+        self.warnings.extend(auth::warnings(&assignments));
+        for assignment in assignments {
+            assignment.apply(&mut self.config)?;
+            self.origins.insert(assignment.key.to_string(), assignment.origin);
         }
-        self.origins.insert(key.to_string(), origin);
         Ok(())
     }
 

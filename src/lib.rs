@@ -11,9 +11,12 @@
 //! | `forward` | the producer pool: messages to outside systems | `forward`, with `server` |
 //! | `toolkit` | worker pool, event processor, connection pool, message broker interface | `toolkit`; of it `worker_pool` in `client` too |
 //! | `telemetry` | the admin endpoint: health, metrics, a dashboard | `telemetry` |
+//! | `auth` | tokens, the rules on them, and what a session may do | `server` |
 //! | `tls` | TLS between reactor and broker core; what the client library's TLS shares with it | `server`, `tls` |
 //! | `broker`, `Server` | the broker, embedded or run by `corelay serve` | `server` |
 
+#[cfg(feature = "server")]
+pub mod auth;
 pub mod base;
 pub mod protocol;
 

@@ -19,7 +19,7 @@ pub fn hello(role: Role, window: u32, max_concurrent: u32) -> Vec<u8> {
         client: Uuid::nil(),
         window,
         max_concurrent,
-        token: Vec::new(),
+        token: Default::default(),
         name: String::new(),
     };
     let mut frame = Vec::new();

@@ -69,6 +69,7 @@ impl World {
             copy_below: COPY_BELOW,
             routes: Vec::new(),
             tap_bytes: 0,
+            access: Default::default(),
             meters: 256,
         };
         let cores = (0..cores).map(|core| Core::new(Options { core, ..options.clone() }, now)).collect();

@@ -218,7 +218,7 @@ pub struct Frames {
     /// For the sizes.
     pub seed: u64,
     /// What proves who it is.
-    pub token: Vec<u8>,
+    pub token: corelay::base::Secret,
     /// With TLS, and the CA of the broker's certificate: the client library alone can.
     pub tls_ca: Option<PathBuf>,
 }

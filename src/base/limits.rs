@@ -3,10 +3,12 @@
 //! Each default has its reason beside it. [`Limits::validate`] refuses a value that can't work, by name;
 //! [`Limits::worst_case`] sums the memory they allow, so that start-up can refuse what the machine doesn't have.
 
+mod budgets;
 mod worst_case;
 
 use std::time::Duration;
 
+pub use budgets::{Budget, CANCELS, EMPTY_FRAMES, ERRORS, PINGS};
 pub use worst_case::{CONNECTION_STATE, Layout, REQUEST_STATE, STREAM_ID_STATE, Share, Term, WorstCase};
 
 use crate::protocol::{MAX_CREDIT, MAX_HANDSHAKE_FRAME, MAX_HEADER_BLOCK, REQUEST_ID_LEN};
@@ -17,6 +19,11 @@ pub const MIN_WINDOW: u32 = 4 * 1024;
 pub const MIN_MAX_FRAME: u32 = MAX_HANDSHAKE_FRAME;
 /// The shortest keepalive: with less, clients that keep to it would exceed 10 PINGs a second (§7).
 pub const MIN_KEEPALIVE: Duration = Duration::from_millis(100);
+
+/// The least bound on the requests a connection has given up, by CANCEL or timeout, whose providers still work on them;
+/// it is max_streams, where that is more. 100, as a client that opens one stream at a time may have to give up a few in
+/// a row before a slow provider hears of it.
+pub const MIN_ABANDONED: u32 = 100;
 
 /// The limits of a broker. Those of a core hold for each core, all others for the whole broker.
 ///
@@ -30,20 +37,27 @@ pub struct Limits {
     /// Connections in all. Default 10,000: the number the memory of an idle connection is measured at; what
     /// comes beyond it is closed at once, so that those who are in keep their service.
     pub max_connections: u32,
-    /// Connections from one IP address; 0 for no such bound. Default 0: behind a proxy or NAT many honest clients
-    /// share an address, so only the operator can know a number. Loopback and Unix sockets are exempt: one proxy on
-    /// this machine would else be the limit of everybody behind it.
+    /// Connections from one IP address (IPv6: from one /64, which is what one host or customer is given); 0 for no such
+    /// bound. Default 0: behind a proxy or NAT many honest clients share an address, so only the operator can know a
+    /// number. Unix sockets are exempt, and so is loopback, but for `limit_loopback`.
     pub max_connections_per_ip: u32,
-    /// Connections whose HELLO is not accepted yet. Default 4,096: a restart lets all clients come back at once,
-    /// and at 4 KiB each strangers can tie up no more than 16 MiB.
+    /// Connections that have not been sent WELCOME, those included that were refused and are about to close. Default
+    /// 4,096: a restart lets all clients come back at once, and at 4 KiB each strangers can tie up no more than 16 MiB.
     pub max_unauthenticated: u32,
+    /// Of those, the ones from one IP address (IPv6: from one /64); 0 for no such bound. Default 1,024: one address
+    /// alone can't take more than a quarter of the places from all others. Exempt: as for `max_connections_per_ip`.
+    pub max_unauthenticated_per_ip: u32,
+    /// Whether the bounds on one address hold for loopback too. Default no: one proxy on this machine would be the limit
+    /// of everybody behind it, and who is on this machine has other ways to use it up.
+    pub limit_loopback: bool,
     /// From accepting a connection to its whole HELLO (§2). Default 5 s: several retransmissions on a bad path.
     pub handshake_timeout: Duration,
     /// Longest payload of a frame, in bytes. Default 1 MiB: bodies are cut through, so a long frame costs no memory
     /// here, but clients may gather one.
     pub max_frame: u32,
     /// Open streams on one connection (§3). Default 1,024: ids below that are looked up in a plain vector, and
-    /// more in flight on one connection than that gains no speed.
+    /// more in flight on one connection than that gains no speed. As many again ([`MIN_ABANDONED`] at least) may have been
+    /// given up by the connection while their providers still work on them.
     pub max_streams: u32,
     /// Body bytes taken on a new stream before more are granted, in bytes (§4). Default 256 KiB: fills 1 Gbit/s at
     /// 2 ms of round trip, and 1,000 streams stalled at full windows just reach `core_buffer`.
@@ -96,6 +110,8 @@ impl Default for Limits {
             max_connections: 10_000,
             max_connections_per_ip: 0,
             max_unauthenticated: 4096,
+            max_unauthenticated_per_ip: 1024,
+            limit_loopback: false,
             handshake_timeout: seconds(5),
             max_frame: 1 << 20,
             max_streams: 1024,
@@ -148,6 +164,12 @@ impl Limits {
         self.validate_counts()?;
         self.validate_sizes()?;
         self.validate_times()
+    }
+
+    /// Requests that one connection may have given up while their providers still work on them (§3).
+    #[must_use]
+    pub fn max_abandoned(&self) -> u32 {
+        self.max_streams.max(MIN_ABANDONED)
     }
 
     fn validate_counts(&self) -> Result<(), BadLimit> {

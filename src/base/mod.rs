@@ -6,6 +6,7 @@ pub mod channel;
 pub mod histogram;
 pub mod keys;
 pub mod limits;
+pub mod secret;
 pub mod time;
 pub mod wheel;
 
@@ -13,4 +14,5 @@ pub use buffer::{Batch, Leases, Piece, Segment};
 pub use channel::ChannelId;
 pub use histogram::Histogram;
 pub use keys::{Key, Table};
+pub use secret::Secret;
 pub use time::Time;

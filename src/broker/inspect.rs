@@ -254,6 +254,11 @@ impl Inspector {
         &self.options
     }
 
+    /// The same, to be kept.
+    pub(super) fn shared_options(&self) -> Arc<ServerOptions> {
+        Arc::clone(&self.options)
+    }
+
     /// Where it listens, as bound.
     #[must_use]
     pub fn addrs(&self) -> &[ListenAddr] {
@@ -299,6 +304,7 @@ mod tests {
             copy_below: 2048,
             routes: Vec::new(),
             tap_bytes: 0,
+            access: Arc::default(),
             meters: 1,
         };
         Core::new(options, Time::ZERO)

@@ -8,10 +8,10 @@
 //! A full ring leaves items in this end's outbox; the core never waits for room, and always drains what comes in.
 
 use std::collections::VecDeque;
-use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use super::admission::Counted;
 use super::core::{LinkKind, Moved};
 use crate::base::Batch;
 use crate::reactor::mesh::{Consumer, Producer, Sleeper, ring};
@@ -36,7 +36,7 @@ pub(super) enum Item {
     /// The buffers of such a batch, back home: a core that says more than it hears would else allocate for ever.
     Spent(Batch),
     /// A connection that has said HELLO, with its TLS if it has any.
-    Conn { fd: OwnedFd, ip: Option<IpAddr>, moved: Moved, tls: Option<Box<Session>> },
+    Conn { fd: OwnedFd, counted: Counted, moved: Moved, tls: Option<Box<Session>> },
 }
 
 /// One core's end.

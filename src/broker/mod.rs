@@ -11,6 +11,7 @@ mod machine;
 mod mesh;
 mod noise;
 pub mod options;
+mod reload;
 mod server;
 mod shard;
 mod tell;
@@ -21,6 +22,7 @@ pub use self::inspect::{Inspector, ShardFigures, View};
 #[cfg(feature = "telemetry")]
 pub(crate) use self::listener::Listener;
 pub use self::options::*;
+pub use self::reload::Reloader;
 pub use self::server::{Server, ServerError, Stopper};
 pub use self::shard::TlsFigures;
 pub use self::tell::{Span, SpanSink, Told, spans};

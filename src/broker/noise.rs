@@ -21,6 +21,8 @@ pub(super) enum Line {
     AcceptFailed,
     /// A peer broke the protocol or ran into a limit, and was told to go.
     Expelled,
+    /// A peer was not let in, or is no longer.
+    Unauthorized,
     /// A socket failed.
     SocketFailed,
     /// A request was ended for its memory.
@@ -32,14 +34,22 @@ pub(super) enum Line {
 }
 
 impl Line {
-    const ALL: [Line; 6] =
-        [Line::AcceptFailed, Line::Expelled, Line::SocketFailed, Line::Shed, Line::Slow, Line::NotMoved];
+    const ALL: [Line; 7] = [
+        Line::AcceptFailed,
+        Line::Expelled,
+        Line::Unauthorized,
+        Line::SocketFailed,
+        Line::Shed,
+        Line::Slow,
+        Line::NotMoved,
+    ];
 
     /// What was not told of, in the line that says how often.
     fn what(self) -> &'static str {
         match self {
             Line::AcceptFailed => "accepting paused",
             Line::Expelled => "connections ended for what their peer did",
+            Line::Unauthorized => "connections not let in",
             Line::SocketFailed => "connections failed",
             Line::Shed => "requests ended with OVERLOADED",
             Line::Slow => "slow requests",

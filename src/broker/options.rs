@@ -11,6 +11,7 @@ pub use producers::{ForwardOptions, NamedChannel, ProducerOptions, TargetUrl, Wh
 pub use values::{BadValue, Cores, Io, ListenAddr};
 
 use super::core::{MAX_ROUTES, Meter};
+use crate::auth::{AccessList, Entry};
 use crate::base::ChannelId;
 use crate::base::limits::{Layout, Limits};
 use crate::tls::{self, TlsOptions};
@@ -58,6 +59,10 @@ pub struct ServerOptions {
     /// Channels whose requests are counted and timed for each by itself, on each core; the rest is counted together.
     /// Default 256: 3 MiB a core once all have had requests, and at most 11,776 series (46 each) for Prometheus.
     pub telemetry_channels: usize,
+    /// Who may do what. Default: no entries, which lets everybody do everything.
+    pub auth: Vec<Entry>,
+    /// Let other machines in without asking who they are. Default: no.
+    pub insecure: bool,
     /// Requests that take so long or longer are told of in the log, at a bounded rate, and counted. Default: none are.
     pub slow: Option<Duration>,
     /// For people: shown in logs and metrics. Default: `corelay`.
@@ -82,6 +87,8 @@ impl Default for ServerOptions {
             buffer_size: 64 << 10,
             ring_entries: 1024,
             telemetry_channels: 256,
+            auth: Vec::new(),
+            insecure: false,
             slow: None,
             name: "corelay".into(),
         }
@@ -104,6 +111,12 @@ pub struct BadOption {
 const MAX_RING: usize = 32_768;
 /// The most channels with histograms of their own.
 const MAX_METERS: usize = 16_384;
+
+/// What is expected of an address where nobody is asked who he is.
+const INSECURE: &str = "an address of this machine alone, such as 127.0.0.1:9090 or unix:/run/corelay.sock: whoever \
+                        reaches it can use every channel. To let in who shows a token, name them in [[auth.token]]; \
+                        who shows a certificate, serve tls:// and set tls.client_ca; all of a network you trust, say so \
+                        with --insecure (server.insecure = true)";
 
 impl ServerOptions {
     /// Checks every option by itself and against the others. What only the machine can tell (whether an address is
@@ -150,7 +163,26 @@ impl ServerOptions {
             let twice = self.producers[..index].iter().any(|other| other.id == producer.id);
             check(!twice, "producer.id", &producer.id, "each producer once")?;
         }
-        Ok(())
+        self.access_list()?;
+        // who shows a certificate of the right CA is no stranger
+        let asks = |addr: &ListenAddr| addr.is_tls() && self.tls.client_ca.is_some();
+        match self.listen.iter().find(|addr| !addr.is_local() && !asks(addr)) {
+            Some(open) if self.auth.is_empty() && !self.insecure => check(false, "server.listen", open, INSECURE),
+            _ => Ok(()),
+        }
+    }
+
+    /// Who may do what, as it is asked.
+    ///
+    /// # Errors
+    /// The first entry that can't work.
+    pub fn access_list(&self) -> Result<AccessList, BadOption> {
+        let names = self.channels.iter().map(|channel| (channel.id, channel.name.as_str()));
+        AccessList::new(self.auth.clone(), names).map_err(|bad| BadOption {
+            key: format!("auth.token.{}.name", bad.entry()),
+            value: bad.entry().to_owned(),
+            expected: bad.expected().to_owned(),
+        })
     }
 
     /// Bytes that forwarding may hold on each core: on their way, in the making, and in queues.
@@ -239,7 +271,7 @@ mod tests {
     #[test]
     fn each_bad_option_is_named() {
         type Change = fn(&mut ServerOptions);
-        let cases: [(&str, Change); 11] = [
+        let cases: [(&str, Change); 12] = [
             ("server.listen", |o| o.listen.clear()),
             ("server.bind_timeout", |o| o.bind_timeout = Duration::from_secs(61)),
             ("server.listen", |o| o.listen.push("tls://127.0.0.1:0".parse().unwrap())),
@@ -249,6 +281,7 @@ mod tests {
             ("io.ring_entries", |o| o.ring_entries = 65_536),
             ("telemetry.channels", |o| o.telemetry_channels = 16_385),
             ("limits.max_streams", |o| o.limits.max_streams = 0),
+            ("auth.token.all.name", |o| o.auth = vec![Entry::new("all")]),
             ("channel.a.spread", |o| o.channels[0].spread = 0),
             ("channel.a.queue_bytes", |o| o.channels[0].queue_bytes = Some(1)),
         ];
@@ -258,6 +291,28 @@ mod tests {
             assert_eq!(options.validate(), Ok(()));
             change(&mut options);
             assert_eq!(options.validate().unwrap_err().key, key);
+        }
+    }
+
+    #[test]
+    fn other_machines_are_let_in_with_tokens_or_when_that_is_said_to_be_meant() {
+        let on = |listen: &[&str]| ServerOptions {
+            listen: listen.iter().map(|addr| addr.parse().unwrap()).collect(),
+            ..ServerOptions::default()
+        };
+        for local in ["127.0.0.1:1", "127.7.7.7:1", "[::1]:1", "[::ffff:127.0.0.1]:1", "unix:/run/a"] {
+            assert_eq!(on(&[local]).validate(), Ok(()), "{local}");
+        }
+        for open in ["0.0.0.0:1", "[::]:1", "192.0.2.1:1"] {
+            let mut options = on(&["127.0.0.1:1", open]);
+            let bad = options.validate().unwrap_err();
+            assert_eq!((bad.key.as_str(), bad.value.as_str()), ("server.listen", open));
+            assert!(bad.expected.contains("--insecure") && bad.expected.contains("[[auth.token]]"), "{bad}");
+            options.insecure = true;
+            assert_eq!(options.validate(), Ok(()));
+            options.insecure = false;
+            options.auth = vec![Entry { identity: Some("desk".into()), ..Entry::new("desk") }];
+            assert_eq!(options.validate(), Ok(()));
         }
     }
 

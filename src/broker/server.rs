@@ -19,9 +19,11 @@ use super::inspect::{Desk, Inspector};
 use super::listener::{Listener, SocketFiles};
 use super::machine;
 use super::mesh::Mesh;
-use super::options::{Io, ListenAddr, ServerOptions};
+use super::options::{BadOption, Io, ListenAddr, ServerOptions};
+use super::reload::{Reloader, say_idle};
 use super::shard::{Around, Control, PoolSize, Shard};
 use super::tell::{SpanSink, Teller};
+use crate::auth::{AccessList, Entry};
 use crate::reactor::{self, Epoll, Reactor, Uring, Waker};
 use crate::tls::{ALPN, Acceptor, TlsError};
 
@@ -137,11 +139,14 @@ impl Server {
         let listeners = options.listen.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
         let files = Arc::new(SocketFiles::of(&listeners));
         let io = choose_io(&options)?;
+        let access = options.access_list()?;
+        say_idle(&access);
         let control = Arc::new(Control::default());
         let desks: Arc<[Desk]> = cpus.iter().map(|_| Desk::new()).collect();
         let (outlets, companions) = companion::start_all(&plans, &options.forward, &cpus)?;
         // each core accepts on a descriptor of its own; these ones go now, so that a drain closes the last
-        let cores = Cores { io, cpus: &cpus, tls: tls.as_ref(), routes: companion::routes(&plans), outlets, sink };
+        let (routes, access) = (companion::routes(&plans), Arc::new(access));
+        let cores = Cores { io, cpus: &cpus, tls: tls.as_ref(), routes, outlets, sink, access };
         let (wakers, threads) = spawn(&options, cores, &listeners, &control, &desks)?;
         let addrs: Vec<_> = listeners.into_iter().map(|listener| listener.addr).collect();
         info!(name = options.name, cores = cpus.len(), ?io, "started");
@@ -222,6 +227,20 @@ impl Server {
         self.stopper.clone()
     }
 
+    /// Changes the running broker from elsewhere.
+    #[must_use]
+    pub fn reloader(&self) -> Reloader {
+        Reloader::new(self.inspector.shared_options(), self.stopper.clone())
+    }
+
+    /// As [`Reloader::auth`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn reload_auth(&self, auth: Vec<Entry>) -> Result<(), BadOption> {
+        self.reloader().auth(auth)
+    }
+
     /// Looks into the running broker, from any thread: what its figures are, who is connected.
     #[must_use]
     pub fn inspector(&self) -> Inspector {
@@ -274,6 +293,12 @@ impl Stopper {
         self.wakers.iter().for_each(Waker::wake);
     }
 
+    /// As [`Control::set_access`], on all cores.
+    pub(super) fn set_access(&self, access: Arc<AccessList>) {
+        self.control.set_access(access);
+        self.wakers.iter().for_each(Waker::wake);
+    }
+
     /// Whether one of the two was called.
     pub(super) fn is_stopping(&self) -> bool {
         self.control.is_stopping()
@@ -311,6 +336,7 @@ struct Cores<'a> {
     routes: Vec<Route>,
     outlets: Vec<Option<Outlet>>,
     sink: Option<SpanSink>,
+    access: Arc<AccessList>,
 }
 
 type Threads = (Vec<Waker>, Vec<JoinHandle<Result<(), ServerError>>>);
@@ -323,7 +349,7 @@ fn spawn(
     control: &Arc<Control>,
     desks: &Arc<[Desk]>,
 ) -> Result<Threads, ServerError> {
-    let Cores { io, cpus, tls, routes, outlets, sink } = cores;
+    let Cores { io, cpus, tls, routes, outlets, sink, access } = cores;
     let admission = Arc::new(Admission::new(&options.limits));
     let (server, secret) = (Uuid::new_v4(), random());
     let mut threads = Vec::new();
@@ -340,6 +366,7 @@ fn spawn(
             copy_below: COPY_BELOW,
             routes: routes.clone(),
             tap_bytes: options.forward.handover_bytes,
+            access: Arc::clone(&access),
             meters: options.telemetry_channels,
         };
         let (waker_out, waker_in) = mpsc::channel();

@@ -8,23 +8,22 @@
 mod tls;
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tracing::info;
 
-use super::admission::Admission;
+use super::admission::{Admission, Counted};
 use super::companion::Outlet;
 use super::core::{Action, Core, Moved, Options, Output};
 use super::inspect::{Desk, Turns, View};
 use super::listener::Peer;
 use super::mesh::{Item, Mesh};
 use super::tell::Teller;
+use crate::auth::AccessList;
 use crate::base::{Key, Leases, Piece, Time};
-use crate::protocol::Code;
 use crate::reactor::{Event, Reactor, Receive, Sock, sys};
 use crate::tls::Acceptor;
 
@@ -45,17 +44,35 @@ const RETRY_RING: Duration = Duration::from_micros(50);
 /// What all cores are asked to do.
 #[derive(Debug, Default)]
 pub(super) struct Control {
-    asked: AtomicU8,
+    /// How far towards its end: one of the numbers below; and above these bits, how often the list of who may do what
+    /// has changed. Together, so that a turn looks at one word.
+    asked: AtomicU64,
+    /// That list, as it is now.
+    access: Mutex<Arc<AccessList>>,
     /// Cores whose connections have all ended. None leaves before all have: until then their links are served.
     drained: AtomicUsize,
 }
 
 impl Control {
-    const DRAIN: u8 = 1;
-    const ABORT: u8 = 2;
+    const DRAIN: u64 = 1;
+    const ABORT: u64 = 2;
+    /// The bits of the two.
+    const ENDS: u64 = 3;
+    const CHANGE: u64 = 4;
 
     pub(super) fn drain(&self) {
-        self.asked.fetch_max(Control::DRAIN, Ordering::Release);
+        self.asked.fetch_or(Control::DRAIN, Ordering::Release);
+    }
+
+    /// From the next turn of each core on this list says who may do what.
+    pub(super) fn set_access(&self, access: Arc<AccessList>) {
+        let mut current = self.access.lock().unwrap_or_else(PoisonError::into_inner);
+        *current = access;
+        self.asked.fetch_add(Control::CHANGE, Ordering::Release);
+    }
+
+    fn access(&self) -> Arc<AccessList> {
+        Arc::clone(&self.access.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// A core ended by a fault: nobody waits for it.
@@ -64,11 +81,11 @@ impl Control {
     }
 
     pub(super) fn is_stopping(&self) -> bool {
-        self.asked.load(Ordering::Acquire) > 0
+        self.asked.load(Ordering::Acquire) & Control::ENDS > 0
     }
 
     pub(super) fn abort(&self) {
-        self.asked.fetch_max(Control::ABORT, Ordering::Release);
+        self.asked.fetch_or(Control::ABORT, Ordering::Release);
     }
 }
 
@@ -99,12 +116,11 @@ pub(super) struct Shard<R: Reactor> {
     teller: Teller,
     /// The connections with TLS.
     secure: Secure,
-    max_strangers: u32,
-    /// Addresses of the connections here, where they are counted.
-    ips: HashMap<u64, Option<IpAddr>>,
+    /// How the connections here are counted; those refused are not.
+    counted: HashMap<u64, Counted>,
     /// Receive buffers below which nothing stays leased.
     low: usize,
-    obeyed: u8,
+    obeyed: u64,
     now: Time,
     /// The process was paused: so many turns more may pass before all that was waiting has been read, and peers' silence
     /// is judged again.
@@ -114,8 +130,6 @@ pub(super) struct Shard<R: Reactor> {
     /// A send was begun whose end something waits for.
     awaits_sends: bool,
     said_drained: bool,
-    /// Connections in their handshake here, as the count over all cores knows.
-    strangers: u32,
 }
 
 impl<R: Reactor> Shard<R>
@@ -125,10 +139,8 @@ where
     pub(super) fn new(reactor: R, options: Options, around: Around) -> Shard<R> {
         let Around { mesh, control, admission, desks, teller, tls, outlet } = around;
         let now = sys::now();
-        let max_strangers = options.limits.max_unauthenticated;
         let low = reactor.pool().capacity() / 4;
         let core = Core::new(options, now);
-        let ips = HashMap::new();
         Shard {
             reactor,
             core,
@@ -140,8 +152,7 @@ where
             outlet,
             teller,
             secure: Secure::new(tls.0, tls.1),
-            max_strangers,
-            ips,
+            counted: HashMap::new(),
             low,
             obeyed: 0,
             now,
@@ -149,7 +160,6 @@ where
             busy: false,
             awaits_sends: false,
             said_drained: false,
-            strangers: 0,
         }
     }
 
@@ -277,17 +287,16 @@ where
         let tls = self.tls_session(listener);
         let handle = self.secure.take_in(&mut self.reactor, fd, key, tls);
         self.core.attach(key, handle);
-        if let Err(why) = admitted {
-            return self.core.refuse(key, Code::Overloaded, &why);
-        }
-        self.ips.insert(handle, peer.ip);
-        if self.admission.strangers() >= self.max_strangers {
-            self.core.refuse(key, Code::Overloaded, "too many connections without HELLO (max_unauthenticated)");
+        match admitted {
+            Ok(counted) => {
+                self.counted.insert(handle, counted);
+            }
+            Err(why) => self.core.refuse(key, why),
         }
     }
 
     fn mesh_in(&mut self) -> bool {
-        let (core, reactor, ips, now) = (&mut self.core, &mut self.reactor, &mut self.ips, self.now);
+        let (core, reactor, all, now) = (&mut self.core, &mut self.reactor, &mut self.counted, self.now);
         let secure = &mut self.secure;
         let more = self.mesh.drain(|from, item, homeward| match item {
             Item::Frames { kind, batch } => {
@@ -297,10 +306,10 @@ where
                 }
             }
             Item::Spent(batch) => core.recycle(batch),
-            Item::Conn { fd, ip, moved, tls } => {
+            Item::Conn { fd, counted, moved, tls } => {
                 let key = core.moved_in(now, &moved);
                 let handle = secure.take_in(reactor, fd, key, tls);
-                ips.insert(handle, ip);
+                all.insert(handle, counted);
                 core.attach_moved(now, key, handle, &moved);
             }
         });
@@ -310,13 +319,19 @@ where
 
     fn obey(&mut self) {
         let asked = self.control.asked.load(Ordering::Acquire);
-        if asked <= self.obeyed {
+        if asked == self.obeyed {
             return;
         }
-        self.obeyed = asked;
+        let changed = asked ^ std::mem::replace(&mut self.obeyed, asked);
+        if changed >= Control::CHANGE {
+            self.core.set_access(self.now, self.control.access());
+        }
+        if changed & Control::ENDS == 0 {
+            return;
+        }
         // listeners first, so that a successor can bind
         self.reactor.stop_listening();
-        if asked == Control::ABORT {
+        if asked & Control::ABORT > 0 {
             self.core.abort(self.now);
             if let Some(outlet) = &self.outlet {
                 outlet.kill();
@@ -339,8 +354,8 @@ where
                 Action::NotifyWritable(handle) => self.reactor.notify_writable(Sock(handle)),
                 Action::ShutdownWrite(handle) => self.reactor.shutdown_write(Sock(handle)),
                 Action::Close { handle, abort } => {
-                    if let Some(ip) = self.ips.remove(&handle) {
-                        self.admission.leave(ip);
+                    if let Some(counted) = self.counted.remove(&handle) {
+                        self.admission.leave(counted);
                     }
                     if handle & TLS == 0 {
                         self.reactor.close(Sock(handle), abort);
@@ -350,6 +365,14 @@ where
                 }
                 Action::Move { handle, core, moved } if handle & TLS != 0 => self.tls_move_out(handle, core, moved),
                 Action::Move { handle, core, moved } => self.move_out(handle, core, moved),
+                Action::Welcomed(handle) => {
+                    if let Some(counted) = self.counted.get_mut(&handle) {
+                        self.admission.welcomed(counted);
+                    }
+                }
+                Action::ReportUnauthorized { peer, channel, why } => {
+                    self.teller.unauthorized(&peer, channel, &why, self.now);
+                }
                 Action::ReportShed { id, channel, bytes } => {
                     self.teller.shed(id, channel, bytes, self.now);
                 }
@@ -360,13 +383,13 @@ where
     }
 
     fn move_out(&mut self, handle: u64, core: u16, moved: Moved) {
-        let ip = self.ips.remove(&handle).flatten();
+        let counted = self.counted.remove(&handle).expect("every connection that may move is counted");
         match self.reactor.detach(Sock(handle)) {
-            Some(fd) => self.mesh.send(core, Item::Conn { fd, ip, moved, tls: None }),
+            Some(fd) => self.mesh.send(core, Item::Conn { fd, counted, moved, tls: None }),
             // nothing is in flight between two single receives: this is a fault, and must not leak the connection
             None => {
                 self.teller.not_moved(core, self.now);
-                self.admission.leave(ip);
+                self.admission.leave(counted);
                 self.reactor.close(Sock(handle), true);
             }
         }
@@ -391,11 +414,7 @@ where
     }
 
     fn end_turn(&mut self) {
-        let strangers = self.core.connections().1;
-        self.admission.count_strangers(self.strangers, strangers);
-        self.strangers = strangers;
         let pool = self.reactor.pool();
-        self.awaits_sends = self.core.end_turn(pool.free() < self.low, pool);
         if let Some(watch) = self.teller.turn(self.now) {
             self.core.watch(watch);
         }

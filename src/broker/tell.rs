@@ -16,6 +16,7 @@ use uuid::Uuid;
 use super::core::{Ended, Expelled, Watch};
 use super::noise::{Line, Noise};
 use crate::base::{ChannelId, Time};
+use crate::protocol::Code;
 
 /// The log's target of requests' ends: `--log info,corelay::request=trace` tells of each.
 const REQUEST: &str = "corelay::request";
@@ -127,10 +128,17 @@ impl Teller {
     }
 
     pub(super) fn expelled(&mut self, expelled: &Expelled, now: Time) {
-        if self.noise.allows(Line::Expelled, now) {
+        // of those it is told with their channel, below
+        if expelled.code != Code::Unauthorized && self.noise.allows(Line::Expelled, now) {
             let Expelled { peer, name, role, code, text } = expelled;
             // what a stranger chose is shown as a literal: it cannot break a line
             info!(core = self.core, ?peer, ?name, role, code = code.name(), why = ?text, "connection ended");
+        }
+    }
+
+    pub(super) fn unauthorized(&mut self, peer: &str, channel: ChannelId, why: &str, now: Time) {
+        if self.noise.allows(Line::Unauthorized, now) {
+            warn!(core = self.core, ?peer, %channel, ?why, "UNAUTHORIZED");
         }
     }
 

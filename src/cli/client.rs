@@ -1,11 +1,13 @@
 //! What all commands that talk to a broker share: where it is, and what is said when it isn't there.
 
 use std::error::Error as _;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 use corelay::base::ChannelId;
-use corelay::client::{Addr, Addrs, Consumer, Error, ErrorKind, Options};
+use corelay::client::{Addr, Addrs, Consumer, Error, ErrorKind, Options, Token};
 
 use super::exit::{Failure, code_of};
 use super::tls::TlsArgs;
@@ -17,9 +19,15 @@ pub(crate) struct ServerArgs {
     /// The broker: host:port, tls://host:port or unix:/path; several with commas between are tried in turn
     #[arg(long, value_name = "ADDR", env = "CORELAY_SERVER", hide_env_values = true, default_value = "127.0.0.1:9090")]
     server: String,
+    /// The token that proves who this is, in a file; or in the variable CORELAY_TOKEN. Never in an argument
+    #[arg(long, value_name = "FILE", env = "CORELAY_TOKEN_FILE", hide_env_values = true)]
+    token_file: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) tls: TlsArgs,
 }
+
+/// The variable with the token, and the one that names a file with it.
+pub(crate) const TOKEN_VARIABLES: [&str; 2] = ["CORELAY_TOKEN", "CORELAY_TOKEN_FILE"];
 
 impl ServerArgs {
     /// The addresses.
@@ -27,17 +35,35 @@ impl ServerArgs {
         Addrs::from(&self.server)
     }
 
-    /// How to connect; `name` is for people.
-    pub(crate) fn options(&self, name: &str) -> Options {
+    /// How to connect: with TLS where an address asks for it, with the token where there is one; `name` is for people.
+    pub(crate) fn options(&self, name: &str) -> Result<Options, Failure> {
         let addrs = self.addrs();
         let is_used = addrs.list().is_ok_and(|addrs| addrs.iter().any(|addr| matches!(addr, Addr::Tls(_))));
-        Options::default().name(name).tls(self.tls.tls(is_used, "--server"))
+        let options = Options::default().name(name).tls(self.tls.tls(is_used, "--server"));
+        Ok(match self.token()? {
+            Some(token) => options.token(token),
+            None => options,
+        })
+    }
+
+    fn token(&self) -> Result<Option<Token>, Failure> {
+        let Some(path) = &self.token_file else {
+            let token = std::env::var_os("CORELAY_TOKEN").filter(|token| !token.is_empty());
+            return Ok(token.map(|token| token.into_vec().into()));
+        };
+        let bad = |what: &str| Failure::usage(format!("--token-file {}: {what}", path.display()));
+        let text = std::fs::read(path).map_err(|error| bad(&error.to_string()))?;
+        match text.trim_ascii_end() {
+            [] => Err(bad("it is empty, expected a token")),
+            token => Ok(Some(token.into())),
+        }
     }
 
     /// Connects a consumer.
     pub(crate) async fn consumer(&self, channel: ChannelId, name: &str) -> Result<Consumer, Failure> {
-        let options = self.options(name);
-        Consumer::connect_with(self.addrs(), channel, options).await.map_err(|error| self.unreachable(&error))
+        Consumer::connect_with(self.addrs(), channel, self.options(name)?)
+            .await
+            .map_err(|error| self.unreachable(&error))
     }
 
     /// What to say when connecting failed.
@@ -51,6 +77,13 @@ impl ServerArgs {
             }
             ErrorKind::Protocol => {
                 format!("{}\nIs a corelay broker listening there? --server names another address.", error.text())
+            }
+            ErrorKind::Unauthorized => {
+                format!(
+                    "not allowed: {}\nThe token is read from --token-file or the variable CORELAY_TOKEN; the broker's \
+                     [[auth.token]] entries say what it may do.",
+                    error.text()
+                )
             }
             // of files it says itself which
             ErrorKind::InvalidInput if error.source().is_some() => error.text().to_owned(),

@@ -68,6 +68,10 @@ impl Exec {
         for (name, _) in inherited {
             command.env_remove(name);
         }
+        // ours, and none of the command's business
+        for name in super::client::TOKEN_VARIABLES {
+            command.env_remove(name);
+        }
         command.env("CORELAY_REQUEST_ID", request.id().to_string()).env("CORELAY_CHANNEL", self.channel.to_string());
         command.envs(request.headers().iter().filter_map(|(key, value)| variable(key, value)));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());

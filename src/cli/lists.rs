@@ -116,14 +116,27 @@ pub(crate) fn connections(args: ConnectionsArgs) -> Result<(), Failure> {
         return raw(&args.admin, &path);
     }
     let list: Listing<Conn> = block_on(args.admin.get(&path))?;
-    let mut table =
-        Table::new(&["PEER", "NAME", "ROLE", "STATE", "CORE", "IN FLIGHT", "OF", "PENDING", "AGE", "IDLE", "CHANNEL"]);
+    let mut table = Table::new(&[
+        "PEER",
+        "NAME",
+        "USER",
+        "ROLE",
+        "STATE",
+        "CORE",
+        "IN FLIGHT",
+        "OF",
+        "PENDING",
+        "AGE",
+        "IDLE",
+        "CHANNEL",
+    ]);
     for conn in &list.items {
         let of = if conn.max_concurrent == 0 { "-".to_owned() } else { text::grouped(conn.max_concurrent) };
         let channel = conn.channel.as_deref().map_or_else(|| "-".to_owned(), |id| called(&conn.channel_name, id));
         table.row(vec![
             conn.peer.clone(),
             shown(&conn.name),
+            conn.user.as_deref().map_or_else(|| "-".to_owned(), shown),
             conn.role.clone(),
             conn.state.clone(),
             conn.core.to_string(),

@@ -4,8 +4,10 @@
 //! as it was. Else each part of the list in `serve` is shown the new settings and takes up its own; one that can't says
 //! so, keeps what it had, and hinders no other.
 
+use corelay::auth::Entry;
+use corelay::broker::Reloader;
 use corelay::tls::{Acceptor, TlsOptions};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::config::{Config, Loaded, Sources};
 
@@ -37,6 +39,7 @@ impl Reload {
             Ok(loaded) => loaded,
             Err(error) => return error!(%error, "not reloaded, everything stays as it was"),
         };
+        loaded.warnings.iter().for_each(|warning| warn!("{warning}"));
         for (name, part) in &mut self.parts {
             match part(&loaded.config) {
                 Ok(Some(what)) => info!(part = name, "reloaded: {what}"),
@@ -47,6 +50,19 @@ impl Reload {
     }
 }
 
+/// Who may do what.
+pub(crate) fn auth(reloader: Reloader, mut current: Vec<Entry>) -> Part {
+    Box::new(move |config| {
+        let wanted = &config.server.auth;
+        if *wanted == current {
+            return Ok(None);
+        }
+        reloader.auth(wanted.clone()).map_err(|bad| bad.to_string())?;
+        current.clone_from(wanted);
+        Ok(Some(format!("{} entries say who may do what", current.len())))
+    })
+}
+
 /// The part of all that only a start can change: it says which settings wait for one.
 pub(crate) fn waits_for_a_start(running: Config) -> Part {
     Box::new(move |config| {
@@ -55,7 +71,8 @@ pub(crate) fn waits_for_a_start(running: Config) -> Part {
         running.server.tls = config.server.tls.clone();
         running.admin.tls = config.admin.tls.clone();
         running.log.level = config.log.level.clone();
-        let changed = config.changed_since(&running);
+        let mut changed = config.changed_since(&running);
+        changed.retain(|name| !name.starts_with("auth."));
         Ok((!changed.is_empty()).then(|| format!("{} will change with the next start", changed.join(", "))))
     })
 }

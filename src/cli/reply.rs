@@ -69,7 +69,7 @@ enum How {
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
     block_on(async {
         let mut signals = Signals::new()?;
-        let options = args.server.options("corelay reply");
+        let options = args.server.options("corelay reply")?;
         let connect = async {
             let connected = Provider::connect_with(args.server.addrs(), args.channel, args.concurrency, options).await;
             connected.map_err(|error| args.server.unreachable(&error))

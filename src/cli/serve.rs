@@ -14,7 +14,7 @@ use tracing::{info, warn};
 use super::exit::Failure;
 use super::log::{Log, Writer, reload_log};
 use super::notify;
-use super::reload::{Reload, renews, waits_for_a_start};
+use super::reload::{self, Reload, renews, waits_for_a_start};
 use super::spans::Spans;
 use crate::config::{Config, Loaded, Sources};
 
@@ -30,6 +30,9 @@ pub(crate) struct Args {
     /// off [default: off]
     #[arg(long, value_name = "ADDR")]
     admin: Option<String>,
+    /// Let other machines in without asking for a token
+    #[arg(long)]
+    insecure: bool,
     /// Serve the admin endpoint to other machines too, without encryption or a check of who asks
     #[arg(long)]
     admin_insecure: bool,
@@ -73,12 +76,16 @@ Settings come from --config, then the environment (CORELAY_SECTION_KEY, as in CO
 then the other flags; later ones win. --check-config prints every setting there is.
 
 SIGTERM or SIGINT drains: nothing new is taken, what is in flight may finish within limits.drain_timeout. A second \
-one ends at once. SIGHUP reads the settings again and takes up those that can change while it runs.
+one ends at once. SIGHUP reads the settings again and takes up those that can change while it runs: who may do what, \
+certificates, log.level.
+
+An address that other machines can reach is refused without [[auth.token]] in the settings: each has a name, a token \
+(or token_sha256, or token_file), and allow and deny with rules such as consume:orders, publish:log.*, provide:resize.
 
 Examples:
   corelay serve
   corelay serve --admin 127.0.0.1:9091
-  corelay serve --listen 0.0.0.0:9090 --listen unix:/run/corelay.sock --cores 4
+  corelay serve --listen 0.0.0.0:9090 --listen unix:/run/corelay.sock --cores 4 --config tokens.toml
   corelay serve --listen tls://0.0.0.0:9090 --tls-cert server.pem --tls-key server.key
   CORELAY_LIMITS_KEEPALIVE=5s corelay serve --config corelay.toml --check-config
 
@@ -100,6 +107,7 @@ impl Args {
             ("--listen", "server.listen", (!self.listen.is_empty()).then_some(self.listen)),
             ("--admin", "admin.listen", one(self.admin)),
             ("--admin-insecure", "admin.insecure", self.admin_insecure.then(|| vec!["true".into()])),
+            ("--insecure", "server.insecure", self.insecure.then(|| vec!["true".into()])),
             ("--tls-cert", "tls.cert", one(self.tls_cert)),
             ("--tls-key", "tls.key", one(self.tls_key)),
             ("--tls-client-ca", "tls.client_ca", one(self.tls_client_ca)),
@@ -123,10 +131,11 @@ pub(crate) fn run(args: Args, log: Option<String>) -> Result<(), Failure> {
     let check = args.check_config;
     let sources = args.sources(log);
     let loaded = Loaded::from(&sources).map_err(|error| Failure::usage(error.to_string()))?;
+    let log = Log::start(&loaded.config.log, if check { Writer::Direct } else { Writer::Thread })?;
+    loaded.warnings.iter().for_each(|warning| warn!("{warning}"));
     if check {
         return print(&loaded.to_toml());
     }
-    let log = Log::start(&loaded.config.log, Writer::Thread)?;
     let ended = serve(loaded.config, sources, &log);
     log.finish();
     ended
@@ -168,6 +177,7 @@ fn serve(config: Config, sources: Sources, log: &Arc<Log>) -> Result<(), Failure
     let relog = log.clone();
     // what SIGHUP can change in a running broker: each part takes its own out of the new settings
     let reload = Reload::new(sources)
+        .with("auth", reload::auth(server.reloader(), running.server.auth.clone()))
         .with("tls", renews(server.tls(), |config| config.server.tls.clone()))
         .with("admin.tls", renews(admin.as_ref().and_then(Admin::tls), |config| config.admin().tls))
         .with("log", Box::new(move |config| reload_log(&relog, config)))

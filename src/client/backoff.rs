@@ -23,6 +23,12 @@ impl Backoff {
         bound.mul_f64(0.5 + self.rng.f64() / 2.0)
     }
 
+    /// The longest wait: between half the upper bound and the bound.
+    pub(super) fn longest(&mut self) -> Duration {
+        self.next = self.max;
+        self.next()
+    }
+
     /// A connection has proved good: waits are short again.
     pub(super) fn reset(&mut self) {
         self.next = self.min;

@@ -86,7 +86,8 @@ impl ErrorKind {
         )
     }
 
-    /// Whether connecting again can't help: the client gives up.
+    /// Whether connecting again can't help: the client gives up. One that was let in before and gets UNAUTHORIZED then goes
+    /// on asking, after the longest backoff each time: the broker's rules can be changed back while it runs.
     #[must_use]
     pub const fn is_fatal(self) -> bool {
         matches!(self, ErrorKind::Unauthorized | ErrorKind::Version | ErrorKind::InvalidInput | ErrorKind::Closed)

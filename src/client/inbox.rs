@@ -107,7 +107,7 @@ mod tests {
     }
 
     fn conn() -> Arc<Conn> {
-        let (channel, client, token, name) = (ChannelId::NIL, Uuid::nil(), Vec::new(), String::new());
+        let (channel, client, token, name) = (ChannelId::NIL, Uuid::nil(), Default::default(), String::new());
         let (role, version) = (Role::Provider, VERSION);
         let hello = Hello { version, role, features: 0, channel, client, window: 1, max_concurrent: 9, token, name };
         Arc::new(Conn::new(&hello, super::super::Addr::Tcp("a:1".into())).unwrap())

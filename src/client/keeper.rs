@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
+use tracing::warn;
 
 use super::connection::Conn;
 use super::link::{Finish, Link, Made, Plan, State, Wish};
@@ -60,12 +61,20 @@ impl Keeper {
             }
             // A broker that leaves in good order is no reason to wait.
             let mut at_once = moved && proved;
+            let mut told = false;
             (conn, driver) = loop {
-                if why.kind.is_fatal() {
+                // What it was let in with may be good again when the broker's rules are: but not soon.
+                let refused = why.kind == ErrorKind::Unauthorized;
+                if why.kind.is_fatal() && !refused {
                     return why;
                 }
+                if refused && !std::mem::replace(&mut told, true) {
+                    warn!(error = %why, "the broker lets this client in no longer; it is asked again now and then");
+                }
                 self.link.state.send_replace(State::Down(why));
-                if !std::mem::take(&mut at_once) {
+                if refused {
+                    sleep(backoff.longest()).await;
+                } else if !std::mem::take(&mut at_once) {
                     sleep(backoff.next()).await;
                 }
                 match self.plan.round().await {

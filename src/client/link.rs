@@ -3,6 +3,7 @@
 //! ```text
 //!   Connected ──lost──► Down ──backoff, next address──► Connected
 //!       └──GOAWAY──► (the old connection finishes by itself) ──► next address
+//!       └──UNAUTHORIZED──► Down, requests fail at once ──the longest backoff──► next address
 //!   any ──close, drain, a fatal refusal──► Closed
 //! ```
 
@@ -95,7 +96,7 @@ impl Plan {
             client: uuid::Uuid::new_v4(),
             window: options.window,
             max_concurrent: max_concurrent.unwrap_or(0),
-            token: options.token.as_ref().map(|token| token.as_bytes().to_vec()).unwrap_or_default(),
+            token: options.token.clone().unwrap_or_default(),
             name: options.name.clone(),
         };
         let addrs = addr.into().list()?.to_vec();
@@ -195,7 +196,8 @@ impl Link {
         let mut state = self.state.subscribe();
         let usable = |state: &State| match state {
             State::Connected(conn) => conn.takes_requests(),
-            State::Down(_) => false,
+            // it may be let in again, but nothing is gained by waiting for that
+            State::Down(why) => why.kind == ErrorKind::Unauthorized,
             State::Closed(_) => true,
         };
         let state = match timeout_at(deadline, state.wait_for(usable)).await {
@@ -206,10 +208,19 @@ impl Link {
             State::Connected(conn) if conn.takes_requests() => Ok(conn),
             State::Closed(error) => Err(error),
             State::Connected(_) => Err(Error::new(ErrorKind::Connection, "no connection within the timeout")),
+            State::Down(why) if why.kind == ErrorKind::Unauthorized => Err(why),
             State::Down(why) => {
                 let text = format!("no connection within the timeout: {why}");
                 Err(Error::new(ErrorKind::Connection, text).source(Some(Arc::new(why))))
             }
+        }
+    }
+
+    /// Why the broker doesn't let this client in, if that is so at the moment.
+    pub(super) fn refused(&self) -> Option<Error> {
+        match &*self.state.borrow() {
+            State::Down(why) if why.kind == ErrorKind::Unauthorized => Some(why.clone()),
+            _ => None,
         }
     }
 

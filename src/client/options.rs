@@ -1,43 +1,12 @@
 //! How to connect.
 
-use std::fmt;
 use std::time::Duration;
 
 use super::{Error, ErrorKind};
+use crate::base::Secret;
 
 /// What proves who the client is. Never shown by `Debug`.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Token(Vec<u8>);
-
-impl Token {
-    pub(super) fn as_bytes(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Token(…)")
-    }
-}
-
-impl From<Vec<u8>> for Token {
-    fn from(secret: Vec<u8>) -> Token {
-        Token(secret)
-    }
-}
-
-impl From<String> for Token {
-    fn from(secret: String) -> Token {
-        Token(secret.into_bytes())
-    }
-}
-
-impl From<&str> for Token {
-    fn from(secret: &str) -> Token {
-        Token(secret.as_bytes().to_vec())
-    }
-}
+pub type Token = Secret;
 
 /// How to connect.
 ///

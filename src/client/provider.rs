@@ -136,10 +136,11 @@ impl Provider {
         (self.inner.inbox.clone(), self.inner.counts.clone())
     }
 
-    /// Why [`Provider::receive`] gave `None`, if nobody asked for the end: a bad token, say.
+    /// Why [`Provider::receive`] gave `None`, if nobody asked for the end; or why it gives nothing at the moment, where
+    /// the broker let this provider in and does so no longer (UNAUTHORIZED: it asks again, after the longest backoff).
     #[must_use]
     pub fn error(&self) -> Option<Error> {
-        self.inner.link.fatal()
+        self.inner.link.fatal().or_else(|| self.inner.link.refused())
     }
 
     /// Whether there is a connection on which requests come.

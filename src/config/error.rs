@@ -41,8 +41,10 @@ impl fmt::Display for Origin {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConfigError {
     /// The file can't be read.
-    #[error("cannot read the configuration file {path}: {source}")]
+    #[error("cannot read the {what} {path}: {source}")]
     Read {
+        /// What is in it.
+        what: &'static str,
         /// Which.
         path: String,
         /// Why.
@@ -71,6 +73,17 @@ pub(crate) enum ConfigError {
     BadSet {
         /// What was given.
         given: String,
+    },
+    /// A secret where others see it.
+    #[error(
+        "--set {key}: the arguments of a process can be read by everybody on its machine: put the token into a file \
+         (auth.token.NAME.token_file), or into the variable {variable}"
+    )]
+    SecretInArgument {
+        /// Which setting.
+        key: String,
+        /// The variable that sets it.
+        variable: String,
     },
     /// The value can't be read, or can't work.
     #[error("{origin}: {key} = {value}: expected {expected}")]

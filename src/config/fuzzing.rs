@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{Config, ConfigError, Loaded, source, table};
+use super::{Config, ConfigError, Loaded, auth, source, table};
 
 /// Reads `data` behind its first byte as that says: a TOML file, `--set` arguments or variables, one a line.
 ///
@@ -47,8 +47,13 @@ fn read(text: &str) -> Result<Loaded, ConfigError> {
 
 /// The defaults with these changes, checked.
 fn settled(change: impl FnOnce(&mut Loaded) -> Result<(), ConfigError>) -> Result<Loaded, ConfigError> {
-    let mut loaded = Loaded { config: Config::default(), origins: HashMap::new() };
+    let mut loaded = Loaded { config: Config::default(), warnings: Vec::new(), origins: HashMap::new() };
     change(&mut loaded)?;
+    // files that the input names are not read
+    let auth = &loaded.config.auth;
+    if auth.file.is_none() && auth.tokens.iter().all(|token| token.file.is_none()) {
+        auth::resolve(&mut loaded.config, &loaded.origins)?;
+    }
     loaded.check()?;
     Ok(loaded)
 }

@@ -23,7 +23,7 @@ pub(crate) fn to_toml(config: &Config, origins: &HashMap<String, Origin>) -> Str
     }
     for list in LISTS {
         for (index, id) in (list.ids)(&config).into_iter().enumerate() {
-            out += &format!("\n[[{}]]\nid = {}\n", list.name, quoted(&id));
+            out += &format!("\n[[{}]]\n{} = {}\n", list.name, list.id, quoted(&id));
             for (name, slot) in list.settings {
                 let key = Key { section: list.name.into(), entry: Some(id.clone()), key: (*name).into() };
                 out += &line(&key, slot(&mut config, index).show(), origins);

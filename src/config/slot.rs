@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use corelay::auth::{BadDigest, BadRule, Digest, Rule};
 use corelay::broker::{BadValue, Cores, Io, ListenAddr, NamedChannel, TargetUrl, What};
 use corelay::forward::WhenFull;
 
@@ -28,6 +29,11 @@ pub(crate) enum Slot<'a> {
     MaybeMillis(&'a mut Option<Duration>),
     Switch(&'a mut bool),
     Text(&'a mut String),
+    MaybeText(&'a mut Option<String>),
+    /// A token, of which the hash is kept; not shown.
+    Token(&'a mut Option<Digest>),
+    TokenHash(&'a mut Option<Digest>),
+    Rules(&'a mut Vec<Rule>),
     Filter(&'a mut String),
     LogFormat(&'a mut LogFormat),
     Addrs(&'a mut Vec<ListenAddr>),
@@ -42,6 +48,9 @@ pub(crate) enum Slot<'a> {
     WhenFull(&'a mut WhenFull),
 }
 
+const HASH_EXPECTED: &str = "sha256: and 64 hexadecimal digits";
+const RULES_EXPECTED: &str = "rules such as consume:orders, publish:log.*, provide:resize or *:*";
+
 impl Slot<'_> {
     /// Reads the value from text, of which there may be several where it is a list.
     ///
@@ -51,6 +60,11 @@ impl Slot<'_> {
         match self {
             Slot::Addrs(addrs) => {
                 **addrs = given.iter().map(|text| text.trim().parse().map_err(expected)).collect::<Result<_, _>>()?;
+                return Ok(());
+            }
+            Slot::Rules(rules) => {
+                let rule = |text: &String| text.trim().parse().map_err(|_: BadRule| RULES_EXPECTED);
+                **rules = given.iter().map(rule).collect::<Result<_, _>>()?;
                 return Ok(());
             }
             Slot::Channels(channels) => {
@@ -82,7 +96,11 @@ impl Slot<'_> {
             }
             Slot::Switch(on) => **on = text.parse().map_err(|_| "true or false")?,
             Slot::Text(own) => text.clone_into(own),
-            Slot::Addrs(_) | Slot::Channels(_) => unreachable!("set above"),
+            Slot::MaybeText(own) => **own = Some(text.clone()),
+            Slot::Token(_) if text.is_empty() => return Err("a token".into()),
+            Slot::Token(token) => **token = Some(Digest::of_written(text).map_err(|_| HASH_EXPECTED)?),
+            Slot::TokenHash(token) => **token = Some(text.parse().map_err(|_: BadDigest| HASH_EXPECTED)?),
+            Slot::Addrs(_) | Slot::Channels(_) | Slot::Rules(_) => unreachable!("set above"),
             Slot::Filter(own) => {
                 parse_filter(text)?;
                 text.clone_into(own);
@@ -122,6 +140,11 @@ impl Slot<'_> {
             Slot::Switch(on) => on.to_string(),
             Slot::Text(text) | Slot::Filter(text) => quoted(text),
             Slot::LogFormat(format) => quoted(format),
+            Slot::MaybeText(text) => quoted((**text).as_ref()?),
+            Slot::Token(_) => return None,
+            Slot::TokenHash(token) => quoted((**token)?),
+            Slot::Rules(rules) if rules.is_empty() => return None,
+            Slot::Rules(rules) => format!("[{}]", rules.iter().map(quoted).collect::<Vec<_>>().join(", ")),
             Slot::Addrs(addrs) => format!("[{}]", addrs.iter().map(quoted).collect::<Vec<_>>().join(", ")),
             Slot::Url(url) if url.0.is_empty() => return None,
             Slot::Url(url) => quoted(url),

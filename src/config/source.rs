@@ -7,16 +7,17 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::table::{self, LISTS, List, SETTINGS};
-use super::{Assignment, ConfigError, Key, Origin};
+use super::{Assignment, ConfigError, Key, Origin, auth};
 
 /// What every variable of ours begins with.
 const PREFIX: &str = "CORELAY_";
 /// What a variable begins with that names a producer's target: `PRODUCER_CONSUMER_1=tcp://127.0.0.1:9000`.
 const PRODUCER: &str = "PRODUCER_";
 
-/// Variables that begin so and are no settings: clap's own (`CLIENT_` are the client commands'), those `corelay reply --exec` gives to commands, and those
+/// Variables that begin so and are no settings: the commands' own, those `corelay reply --exec` gives to commands, those
 /// Kubernetes makes for a service called `corelay`, and those that steer this project's tests.
-const NO_SETTINGS: [&str; 7] = ["LOG", "CONFIG", "SERVER", "ADMIN", "REQUEST_ID", "CHANNEL", "PORT"];
+const NO_SETTINGS: [&str; 9] =
+    ["LOG", "CONFIG", "SERVER", "ADMIN", "TOKEN", "TOKEN_FILE", "REQUEST_ID", "CHANNEL", "PORT"];
 const NO_SETTINGS_PREFIXES: [&str; 6] = ["CLIENT_", "HEADER_", "SERVICE_", "PORT_", "SIM_", "TEST_"];
 
 /// The variable that sets `key`.
@@ -96,6 +97,9 @@ pub(crate) fn set(arguments: &[String]) -> Result<Vec<Assignment>, ConfigError> 
         let malformed = || ConfigError::BadSet { given: argument.clone() };
         let (name, value) = argument.split_once('=').ok_or_else(malformed)?;
         let key = dotted(name.trim()).ok_or_else(malformed)?;
+        if auth::is_secret(&key) {
+            return Err(ConfigError::SecretInArgument { variable: variable(&key), key: key.to_string() });
+        }
         Ok(Assignment { values: split(&key, value.trim()), key, origin: Origin::Set })
     };
     arguments.iter().map(each).collect()
@@ -103,12 +107,12 @@ pub(crate) fn set(arguments: &[String]) -> Result<Vec<Assignment>, ConfigError> 
 
 /// `section.key`, or `list.id.key`, whose id may have dots.
 fn dotted(name: &str) -> Option<Key> {
-    let (section, rest) = name.split_once('.')?;
-    let (entry, key) = match (table::list(section), rest.rsplit_once('.')) {
-        (Some(_), Some((entry, key))) => (Some(entry.to_owned()), key),
-        _ => (None, rest),
-    };
-    Some(Key { section: section.into(), entry, key: key.into() })
+    let of_list = |list: &List| name.strip_prefix(list.name)?.strip_prefix('.')?.rsplit_once('.');
+    if let Some((list, (entry, key))) = LISTS.iter().find_map(|list| Some((list, of_list(list)?))) {
+        return Some(Key { section: list.name.into(), entry: Some(entry.to_owned()), key: key.into() });
+    }
+    let (section, key) = name.split_once('.')?;
+    Some(Key { section: section.into(), entry: None, key: key.into() })
 }
 
 /// The assignments of other flags.
@@ -122,8 +126,7 @@ pub(crate) fn flags(flags: &[(&'static str, &'static str, Vec<String>)]) -> Vec<
 
 /// One text for several values: with commas between, where the setting is a list.
 fn split(key: &Key, text: &str) -> Vec<String> {
-    let is_list = [("server", "listen"), ("producer", "channels")].contains(&(&*key.section, &*key.key));
-    if is_list {
+    if table::is_list_of_values(key) {
         return text.split(',').map(|part| part.trim().to_owned()).filter(|part| !part.is_empty()).collect();
     }
     vec![text.to_owned()]
@@ -132,13 +135,34 @@ fn split(key: &Key, text: &str) -> Vec<String> {
 /// The assignments in a TOML file.
 pub(crate) fn file(path: &Path) -> Result<Vec<Assignment>, ConfigError> {
     let name = path.display().to_string();
-    let read = fs::read_to_string(path).map_err(|source| ConfigError::Read { path: name.clone(), source })?;
+    let what = "configuration file";
+    let read = fs::read_to_string(path).map_err(|source| ConfigError::Read { what, path: name.clone(), source })?;
     text(&name, &read)
 }
 
 /// The assignments in the text of a file called `name`.
 pub(crate) fn text(name: &str, text: &str) -> Result<Vec<Assignment>, ConfigError> {
     File { path: name.to_owned(), text }.assignments()
+}
+
+/// The assignments in a TOML file that has nothing but entries of one list, which are called `[[called]]` there.
+pub(crate) fn entries(path: &Path, called: &str, list: &str) -> Result<Vec<Assignment>, ConfigError> {
+    let name = path.display().to_string();
+    let what = "file of tokens";
+    let text = fs::read_to_string(path).map_err(|source| ConfigError::Read { what, path: name.clone(), source })?;
+    let file = File { path: name, text: &text };
+    let list = table::list(list).expect("a list of the table");
+    let mut out = Vec::new();
+    for (section, value) in file.parse()?.get_ref() {
+        let (found, at) = (section.get_ref().as_ref(), section.span().start);
+        match value.get_ref().as_array() {
+            Some(entries) if found == called => {
+                entries.iter().try_for_each(|entry| file.entry(list, entry, &mut out))?;
+            }
+            _ => return Err(file.bad(at, found, "...", &format!("nothing but [[{called}]], one for each"))),
+        }
+    }
+    Ok(out)
 }
 
 /// A file being read.
@@ -158,13 +182,16 @@ impl File<'_> {
         ConfigError::BadValue { origin: self.origin(at), key, value, expected }
     }
 
-    fn assignments(&self) -> Result<Vec<Assignment>, ConfigError> {
-        let parsed = DeTable::parse(self.text).map_err(|error| ConfigError::Syntax {
+    fn parse(&self) -> Result<Spanned<DeTable<'_>>, ConfigError> {
+        DeTable::parse(self.text).map_err(|error| ConfigError::Syntax {
             origin: self.origin(error.span().map_or(0, |span| span.start)),
             message: error.message().to_owned(),
-        })?;
+        })
+    }
+
+    fn assignments(&self) -> Result<Vec<Assignment>, ConfigError> {
         let mut out = Vec::new();
-        for (section, value) in parsed.get_ref() {
+        for (section, value) in self.parse()?.get_ref() {
             let (name, at) = (section.get_ref().as_ref(), section.span().start);
             match (table::list(name), value.get_ref()) {
                 (Some(list), DeValue::Array(entries)) => {
@@ -194,6 +221,17 @@ impl File<'_> {
             return Err(ConfigError::unknown(&key, &self.origin(at)));
         }
         for (key, value) in table {
+            let full = format!("{name}.{}", key.get_ref());
+            match (table::list(&full), value.get_ref()) {
+                (Some(list), DeValue::Array(entries)) => {
+                    entries.iter().try_for_each(|entry| self.entry(list, entry, out))?;
+                    continue;
+                }
+                (Some(_), _) => {
+                    return Err(self.bad(key.span().start, &full, "...", &format!("[[{full}]], one for each")));
+                }
+                (None, _) => {}
+            }
             let key_name = Key { section: name.into(), entry: None, key: key.get_ref().to_string() };
             out.push(self.assignment(key_name, key.span().start, value)?);
         }
@@ -202,14 +240,14 @@ impl File<'_> {
 
     fn entry(&self, list: &List, entry: &Spanned<DeValue<'_>>, out: &mut Vec<Assignment>) -> Result<(), ConfigError> {
         let at = entry.span().start;
-        let id = |table: &DeTable<'_>| Some(table.get("id")?.get_ref().as_str()?.to_owned());
+        let id = |table: &DeTable<'_>| Some(table.get(list.id)?.get_ref().as_str()?.to_owned());
         let found = entry.get_ref().as_table().and_then(|table| Some((table, id(table)?)));
         let Some((table, id)) = found else {
-            return Err(self.bad(at, &format!("{}.id", list.name), "nothing", "a text, in each entry"));
+            return Err(self.bad(at, &format!("{}.{}", list.name, list.id), "nothing", "a text, in each entry"));
         };
         let earlier = |made: &Assignment| made.key.section == list.name && made.key.entry.as_ref() == Some(&id);
         if out.iter().any(earlier) {
-            return Err(self.bad(at, &format!("{}.id", list.name), &id, "each entry once"));
+            return Err(self.bad(at, &format!("{}.{}", list.name, list.id), &id, "each entry once"));
         }
         for (key, value) in table {
             let name = Key { section: list.name.into(), entry: Some(id.clone()), key: key.get_ref().to_string() };

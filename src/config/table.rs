@@ -4,7 +4,7 @@ use corelay::base::ChannelId;
 use corelay::broker::{ChannelOptions, ProducerOptions};
 
 use super::slot::Slot;
-use super::{Config, Key};
+use super::{Config, Key, auth};
 
 /// A setting of a plain section.
 pub(crate) struct Setting {
@@ -29,6 +29,8 @@ pub(crate) static SETTINGS: &[Setting] = &[
     setting("server", "pin", |c| Slot::Switch(&mut c.server.pin)),
     setting("server", "io", |c| Slot::Io(&mut c.server.io)),
     setting("server", "spin_us", |c| Slot::Micros(&mut c.server.spin)),
+    setting("server", "insecure", |c| Slot::Switch(&mut c.server.insecure)),
+    setting("auth", "file", |c| Slot::MaybePath(&mut c.auth.file)),
     setting("tls", "cert", |c| Slot::MaybePath(&mut c.server.tls.cert)),
     setting("tls", "key", |c| Slot::MaybePath(&mut c.server.tls.key)),
     setting("tls", "client_ca", |c| Slot::MaybePath(&mut c.server.tls.client_ca)),
@@ -36,6 +38,8 @@ pub(crate) static SETTINGS: &[Setting] = &[
     setting("limits", "max_connections", |c| Slot::Count32(&mut c.server.limits.max_connections)),
     setting("limits", "max_connections_per_ip", |c| Slot::Count32(&mut c.server.limits.max_connections_per_ip)),
     setting("limits", "max_unauthenticated", |c| Slot::Count32(&mut c.server.limits.max_unauthenticated)),
+    setting("limits", "max_unauthenticated_per_ip", |c| Slot::Count32(&mut c.server.limits.max_unauthenticated_per_ip)),
+    setting("limits", "limit_loopback", |c| Slot::Switch(&mut c.server.limits.limit_loopback)),
     setting("limits", "handshake_timeout", |c| Slot::Time(&mut c.server.limits.handshake_timeout)),
     setting("limits", "max_frame", |c| Slot::Size32(&mut c.server.limits.max_frame)),
     setting("limits", "max_streams", |c| Slot::Count32(&mut c.server.limits.max_streams)),
@@ -71,11 +75,13 @@ pub(crate) static SETTINGS: &[Setting] = &[
     setting("io", "ring_entries", |c| Slot::Count32(&mut c.server.ring_entries)),
 ];
 
-/// A section that comes any number of times, `[[name]]`, each told apart by its `id`.
+/// A section that comes any number of times, `[[name]]`, each told apart by its id.
 pub(crate) struct List {
     /// `[[name]]`.
     pub(crate) name: &'static str,
-    /// The keys of one entry besides `id`, and where they live in the entry with an index.
+    /// The key that tells its entries apart.
+    pub(crate) id: &'static str,
+    /// The other keys of an entry, and where they live in the entry with an index.
     pub(crate) settings: &'static [(&'static str, EntrySlot)],
     /// The ids, in order.
     pub(crate) ids: fn(&Config) -> Vec<String>,
@@ -89,6 +95,7 @@ type EntrySlot = fn(&mut Config, usize) -> Slot<'_>;
 pub(crate) static LISTS: &[List] = &[
     List {
         name: "channel",
+        id: "id",
         settings: &[
             ("spread", |c, i| Slot::Count16(&mut c.server.channels[i].spread)),
             ("window", |c, i| Slot::MaybeSize32(&mut c.server.channels[i].window)),
@@ -100,6 +107,7 @@ pub(crate) static LISTS: &[List] = &[
     },
     List {
         name: "producer",
+        id: "id",
         settings: &[
             ("url", |c, i| Slot::Url(&mut c.server.producers[i].url)),
             ("channels", |c, i| Slot::Channels(&mut c.server.producers[i].channels)),
@@ -113,7 +121,28 @@ pub(crate) static LISTS: &[List] = &[
         ids: |c| c.server.producers.iter().map(|producer| producer.id.clone()).collect(),
         entry: producer_entry,
     },
+    List {
+        name: auth::LIST,
+        id: "name",
+        settings: &[
+            // two ways to say one thing: it is shown as its hash
+            ("token", |c, i| Slot::Token(&mut c.auth.tokens[i].token)),
+            ("token_sha256", |c, i| Slot::TokenHash(&mut c.auth.tokens[i].token)),
+            ("token_file", |c, i| Slot::MaybePath(&mut c.auth.tokens[i].file)),
+            ("identity", |c, i| Slot::MaybeText(&mut c.auth.tokens[i].identity)),
+            ("allow", |c, i| Slot::Rules(&mut c.auth.tokens[i].allow)),
+            ("deny", |c, i| Slot::Rules(&mut c.auth.tokens[i].deny)),
+        ],
+        ids: |c| c.auth.tokens.iter().map(|token| token.name.clone()).collect(),
+        entry: auth::entry,
+    },
 ];
+
+/// Whether a setting has any number of values: texts with commas between, where it isn't a TOML array.
+pub(crate) fn is_list_of_values(key: &Key) -> bool {
+    let key = (key.section.as_str(), key.key.as_str());
+    matches!(key, ("server", "listen") | ("producer", "channels") | (auth::LIST, "allow" | "deny"))
+}
 
 fn producer_entry(config: &mut Config, id: &str) -> Result<usize, String> {
     let producers = &mut config.server.producers;
@@ -152,7 +181,7 @@ pub(crate) fn slot<'a>(config: &'a mut Config, key: &Key) -> Result<Option<Slot<
     };
     let list = list(&key.section).ok_or(Missing::Unknown)?;
     let found = list.settings.iter().find(|(name, _)| *name == key.key);
-    if found.is_none() && key.key != "id" {
+    if found.is_none() && key.key != list.id {
         return Err(Missing::Unknown);
     }
     let index = (list.entry)(config, entry).map_err(Missing::BadEntry)?;

@@ -12,16 +12,21 @@ fn fuzz_config() {
     engine::run("config", fuzzing::config);
 }
 
-/// A value of the right kind that is not the default, as text.
-fn other(name: &str) -> &'static str {
-    match name {
+/// A value of the right kind that is not the default, as text. None for what is in another file, or is no argument.
+fn other(name: &str) -> Option<&'static str> {
+    Some(match name {
         "server.listen" => "127.0.0.1:7,unix:/run/a.sock",
         "admin.listen" => "127.0.0.1:8",
-        "admin.insecure" | "tls.tls12" => "true",
+        "admin.insecure" | "tls.tls12" | "limits.limit_loopback" => "true",
         "server.name" => "other \"name\"",
         "server.cores" => "0,2",
         "server.pin" => "false",
         "server.io" => "epoll",
+        "auth.token.a.b.token" => return None,
+        "auth.file" | "auth.token.a.b.token_file" => return None,
+        "server.insecure" => "true",
+        "auth.token.a.b.token_sha256" => "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
+        "auth.token.a.b.allow" | "auth.token.a.b.deny" => "consume:orders.*,provide:log",
         "log.level" => "warn,corelay::request=trace",
         "log.format" => "json",
         "telemetry.otlp" => "http://127.0.0.1:4318",
@@ -42,7 +47,7 @@ fn other(name: &str) -> &'static str {
         "io.buffers" | "io.ring_entries" => "2048",
         name if name.ends_with("_timeout") || name.ends_with("keepalive") || name.ends_with("grace") => "31s",
         _ => "77",
-    }
+    })
 }
 
 /// Every setting there is: its name and the variable for it.
@@ -78,11 +83,12 @@ fn refusal(result: Result<Loaded, ConfigError>) -> String {
 #[test]
 fn every_setting_is_set_from_file_environment_and_set_alike() {
     // the entry exists, so that its variables find it by its true name
-    let text = "[[channel]]\nid = 'a.b'\n[[producer]]\nid = 'a.b'\nurl = 'tcp://127.0.0.1:1'\n";
+    let text = "[[channel]]\nid = 'a.b'\n[[producer]]\nid = 'a.b'\nurl = 'tcp://127.0.0.1:1'\n\
+                [[auth.token]]\nname = 'a.b'\nidentity = 'x'\n";
     let (_dir, path) = written(text);
     let file = Some(path);
     for (name, variable) in every_setting() {
-        let value = other(&name);
+        let Some(value) = other(&name) else { continue };
         let set = vec![format!("{name}={value}")];
         let by_set = Loaded::from(&Sources { file: file.clone(), set, ..Sources::default() }).unwrap();
         let start = Loaded::from(&Sources { file: file.clone(), ..Sources::default() }).unwrap();
@@ -207,6 +213,79 @@ fn what_others_put_into_the_environment_is_no_setting() {
         ["CORELAY_LOG", "CORELAY_SERVICE_HOST", "CORELAY_PORT_9090_TCP", "CORELAY_HEADER_A", "CORELAY_CHANNEL", "HOME"];
     let env = names.map(|name| (name.to_owned(), "x".to_owned())).to_vec();
     assert_eq!(Loaded::from(&Sources { env, ..Sources::default() }).unwrap().config, Config::default());
+}
+
+const ABC: &str = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+
+#[test]
+fn a_token_is_read_from_wherever_it_may_stand_and_shown_as_its_hash() {
+    let dir = tempfile::tempdir().unwrap();
+    let in_file = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let (plain, hashed) = (in_file("plain", "abc\n"), in_file("hashed", ABC));
+    let entry = |how: &str| format!("[[auth.token]]\nname = 'a'\n{how}\nallow = ['consume:x']\n");
+    let own = in_file("own.toml", &entry("token = 'abc'").replace("auth.token", "token"));
+    for text in [
+        entry("token = 'abc'"),
+        entry(&format!("token = '{ABC}'")),
+        entry(&format!("token_sha256 = '{}'", &ABC[7..])),
+        entry(&format!("token_file = '{plain}'")),
+        entry(&format!("token_file = '{hashed}'")),
+        format!("[auth]\nfile = '{own}'\n"),
+    ] {
+        let loaded = from_file(&text).unwrap();
+        let auth = &loaded.config.server.auth;
+        assert_eq!((auth.len(), auth[0].token.map(|token| token.to_string()).as_deref()), (1, Some(ABC)), "{text}");
+        assert_eq!(auth[0].allow[0].to_string(), "consume:x");
+        let shown = loaded.to_toml();
+        assert!(!shown.contains("'abc'") && !shown.contains("\"abc\""), "{shown}");
+        assert_eq!(&from_file(&shown).unwrap().config.server.auth, auth, "{shown}");
+    }
+    let env = vec![("CORELAY_AUTH_TOKEN_A_TOKEN".into(), "abc".into()), ("CORELAY_TOKEN".into(), "a client's".into())];
+    let by_env = Loaded::from(&Sources { env, ..Sources::default() }).unwrap();
+    assert_eq!(by_env.config.server.auth[0].token.unwrap().to_string(), ABC);
+}
+
+#[test]
+fn bad_tokens_are_refused_without_telling_them() {
+    let entry = |rest: &str| format!("[[auth.token]]\nname = 'a'\n{rest}\n");
+    for (text, refused) in [
+        (
+            entry("token = 'sha256:abc'"),
+            "corelay.toml:3: auth.token.a.token = ***: expected sha256: and 64 hexadecimal digits",
+        ),
+        (entry("token = ''"), "corelay.toml:3: auth.token.a.token = ***: expected a token"),
+        (
+            entry("token = 'abc'\ntoken_sha256 = 'abc'"),
+            "corelay.toml:4: auth.token.a.token_sha256 = abc: expected sha256: and 64 hexadecimal digits",
+        ),
+        (
+            entry(&format!("token = 'abc'\ntoken_sha256 = '{ABC}'")),
+            "corelay.toml:4: auth.token.a.token_sha256 = ***: expected one of token, token_sha256 and token_file",
+        ),
+        (
+            entry("identity = 'x'\nallow = ['orders']"),
+            "corelay.toml:4: auth.token.a.allow = orders: expected rules such as consume:orders, publish:log.*, \
+             provide:resize or *:*",
+        ),
+        (
+            entry("allow = []"),
+            "corelay.toml:2: auth.token.a.name = a: expected a token (token, token_sha256 or token_file) or an identity",
+        ),
+        ("[auth]\ntoken = 'abc'".into(), "corelay.toml:2: auth.token = ...: expected [[auth.token]], one for each"),
+        (
+            "[[auth.token]]\ntoken = 'abc'".into(),
+            "corelay.toml:1: auth.token.name = nothing: expected a text, in each entry",
+        ),
+    ] {
+        assert_eq!(refusal(from_file(&text)), refused);
+    }
+    let set = vec!["auth.token.a.token=abc".to_owned()];
+    let told = refusal(Loaded::from(&Sources { set, ..Sources::default() }));
+    assert!(told.contains("CORELAY_AUTH_TOKEN_A_TOKEN") && !told.contains("abc"), "{told}");
 }
 
 #[test]

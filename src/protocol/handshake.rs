@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use super::{Code, FrameType, Header, MAX_HANDSHAKE_FRAME};
-use crate::base::ChannelId;
+use crate::base::{ChannelId, Secret};
 
 /// The first four bytes of every HELLO.
 pub const MAGIC: [u8; 4] = *b"CRLY";
@@ -38,7 +38,7 @@ pub struct Hello {
     /// Provider: requests it will hold at once. Consumer: 0.
     pub max_concurrent: u32,
     /// What proves who it is; empty for none.
-    pub token: Vec<u8>,
+    pub token: Secret,
     /// For people: shown in metrics and lists.
     pub name: String,
 }
@@ -118,7 +118,7 @@ impl Hello {
     /// use corelay::{base::ChannelId, protocol::{Hello, Role, HEADER_LEN, VERSION}};
     /// let hello = Hello {
     ///     version: VERSION, role: Role::Consumer, features: 0, channel: ChannelId::named("orders"),
-    ///     client: uuid::Uuid::new_v4(), window: 65536, max_concurrent: 0, token: Vec::new(), name: "shop".into(),
+    ///     client: uuid::Uuid::new_v4(), window: 65536, max_concurrent: 0, token: Default::default(), name: "shop".into(),
     /// };
     /// let mut frame = Vec::new();
     /// hello.encode(&mut frame)?;
@@ -139,7 +139,7 @@ impl Hello {
         out.extend_from_slice(&self.window.to_le_bytes());
         out.extend_from_slice(&self.max_concurrent.to_le_bytes());
         out.extend_from_slice(&(self.token.len() as u16).to_le_bytes());
-        out.extend_from_slice(&self.token);
+        out.extend_from_slice(self.token.expose());
         out.extend_from_slice(&(self.name.len() as u16).to_le_bytes());
         out.extend_from_slice(self.name.as_bytes());
         Ok(())
@@ -171,7 +171,7 @@ impl Hello {
         if (role == Role::Provider) != (max_concurrent > 0) {
             return Err(BadHandshake::MaxConcurrent(max_concurrent));
         }
-        let token = read.counted()?.to_vec();
+        let token = read.counted()?.into();
         let name = std::str::from_utf8(read.counted()?).map_err(|_| BadHandshake::Name)?.to_owned();
         Ok(Hello { version, role, features, channel, client, window, max_concurrent, token, name })
     }
@@ -270,7 +270,7 @@ mod tests {
             client: Uuid::from_u128(7),
             window: 4096,
             max_concurrent: 3,
-            token: b"secret".to_vec(),
+            token: "secret".into(),
             name: "worker".into(),
         }
     }
@@ -302,6 +302,11 @@ mod tests {
         assert_eq!(broken(44, &[0; 4]), BadHandshake::MaxConcurrent(0));
         assert_eq!(broken(5, &[1]), BadHandshake::MaxConcurrent(3));
         assert_eq!(broken(58, &[0xff]), BadHandshake::Name);
+    }
+
+    #[test]
+    fn a_token_is_never_shown() {
+        assert!(format!("{:?}", hello()).contains("token: ***"));
     }
 
     #[test]

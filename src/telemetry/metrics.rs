@@ -7,7 +7,7 @@ use super::process;
 use super::producers::{self, Producers};
 use super::prometheus::{Bounds, Families, Labels};
 use super::state::State;
-use super::totals::by_code;
+use super::totals::{by_code, by_limit};
 use crate::broker::ShardFigures;
 
 const QUEUE_WAIT: &str = "From REQUEST to its being staged for a provider.";
@@ -102,11 +102,15 @@ fn core_families(families: &mut Families, labels: impl Fn() -> Labels, figures: 
         let help = "Connections that the broker ended with an ERROR, by code.";
         families.counter("corelay_connections_failed", help, with("code", code), count);
     }
+    for (why, count) in by_limit(&counters.connections_refused) {
+        let help = "Connections closed as soon as they were accepted, by the limit that was reached.";
+        families.counter("corelay_connections_refused", help, with("limit", why), count);
+    }
     families.gauge("corelay_connections", "Connections open.", labels(), core.connections as u64);
     families.gauge("corelay_handshakes", "Connections in their handshake.", labels(), u64::from(core.handshakes));
     families.gauge("corelay_channels", "Channels somebody is on.", labels(), core.channels as u64);
     for (reason, count) in [
-        ("connection_refused", counters.connections_refused),
+        ("connection_refused", counters.connections_refused.iter().sum()),
         ("consumer_lost", counters.consumer_lost),
         ("oneway_lost", counters.oneway_lost),
         ("shed", counters.shed),

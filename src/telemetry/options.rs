@@ -39,19 +39,15 @@ impl AdminOptions {
         // who shows a certificate of the right CA is no stranger
         let asks = |listen: &ListenAddr| listen.is_tls() && self.tls.client_ca.is_some();
         match &self.listen {
-            Some(listen @ (ListenAddr::Tcp(addr) | ListenAddr::Tls(addr)))
-                if !addr.ip().to_canonical().is_loopback() && !self.insecure && !asks(listen) =>
-            {
-                Err(BadOption {
-                    key: "admin.listen".into(),
-                    value: listen.to_string(),
-                    expected: "an address of this machine alone, such as 127.0.0.1:9091 or unix:/run/corelay-admin: \
+            Some(listen) if !listen.is_local() && !self.insecure && !asks(listen) => Err(BadOption {
+                key: "admin.listen".into(),
+                value: listen.to_string(),
+                expected: "an address of this machine alone, such as 127.0.0.1:9091 or unix:/run/corelay-admin: \
                                whoever reaches it sees who is connected, and can drain the broker. To serve \
                                others, ask them for certificates (tls:// and admin.tls_client_ca); or, in a network \
                                you trust, say so with --admin-insecure (admin.insecure = true)"
-                        .into(),
-                })
-            }
+                    .into(),
+            }),
             _ => Ok(()),
         }
     }

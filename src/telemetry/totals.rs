@@ -7,11 +7,17 @@ use super::process;
 use super::state::State;
 use super::view::{CoreVarz, Varz};
 use crate::broker::ShardFigures;
+use crate::broker::core::Refused;
 use crate::protocol::Code;
 
 /// Counts by the name of their code; all names, so that a series doesn't begin with its first error.
 pub(super) fn by_code(counts: &[u64; 17]) -> impl Iterator<Item = (&'static str, u64)> + '_ {
     Code::ALL.into_iter().map(|code| (code.name(), counts[usize::from(code.to_wire())]))
+}
+
+/// Connections refused, by the limit that was reached; all of them, for the same reason.
+pub(super) fn by_limit(counts: &[u64; Refused::ALL.len()]) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+    Refused::ALL.into_iter().map(|why| (why.name(), counts[why as usize]))
 }
 
 pub(super) async fn varz(state: &State) -> Varz {
@@ -74,7 +80,10 @@ fn add(varz: &mut Varz, figures: &ShardFigures) {
     varz.tls.failed += figures.tls.failed;
     varz.tls.broken += figures.tls.broken;
     varz.tls.truncated += figures.tls.truncated;
-    varz.dropped.connections_refused += counters.connections_refused;
+    varz.dropped.connections_refused += counters.connections_refused.iter().sum::<u64>();
+    for (why, count) in by_limit(&counters.connections_refused) {
+        *varz.connections_refused.entry(why.to_owned()).or_default() += count;
+    }
     varz.dropped.consumer_lost += counters.consumer_lost;
     varz.dropped.oneway_lost += counters.oneway_lost;
     varz.dropped.shed += counters.shed;

@@ -69,6 +69,8 @@ pub struct Varz {
     pub connections_accepted: u64,
     /// Connections that the broker ended with an ERROR, by the reason's name.
     pub connections_failed: BTreeMap<String, u64>,
+    /// Connections closed as soon as they were accepted, by the limit that was reached.
+    pub connections_refused: BTreeMap<String, u64>,
     /// Channels somebody is on (a spread one counts on each of its cores).
     pub channels: u64,
     /// Bytes read from clients and other cores.
@@ -210,6 +212,8 @@ pub struct Conn {
     pub peer: String,
     /// What the client calls itself.
     pub name: String,
+    /// The name of the entry that let it in, in place of its token; none where everybody is let in.
+    pub user: Option<String>,
     /// The client's id.
     pub client: String,
     /// The name in the client's certificate, where it had to show one (mutual TLS).

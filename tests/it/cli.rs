@@ -8,10 +8,12 @@
 //! | `exec` | providers that run a command for each request |
 //! | `log`, `notify` | what the broker logs; what systemd is told |
 //! | `admin` | what looks at a running broker: lists, check, drain, top |
+//! | `auth` | tokens: where they come from, what they allow, that nobody sees them |
 //! | `tls` | TLS in every command, and its files |
 //! | `tools` | ping and demo |
 
 mod admin;
+mod auth;
 mod exec;
 mod log;
 mod notify;

@@ -4,6 +4,7 @@
 #![allow(unreachable_pub)] // one binary: what its modules share is public to each other
 
 mod admin;
+mod auth;
 #[cfg(all(feature = "forward", feature = "toolkit"))]
 mod bridges;
 mod broker;

@@ -7,6 +7,7 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use corelay::Server;
+use corelay::auth::Entry;
 use corelay::base::limits::Limits;
 use corelay::broker::core::ConnSnapshot;
 use corelay::broker::{Cores, Io, ServerError, ServerOptions, TlsFigures};
@@ -76,6 +77,12 @@ impl Broker {
             sum.truncated += one.truncated;
         }
         sum
+    }
+
+    /// When this returns, every core goes by the new list.
+    fn reload_auth(&self, auth: Vec<Entry>) {
+        self.server.reload_auth(auth).unwrap();
+        self.ask(|_| ());
     }
 
     fn connections(&self) -> Vec<ConnSnapshot> {
@@ -260,6 +267,52 @@ fn certificates_are_asked_for_and_looked_at() {
             known.sort();
             let expected = [("consumer", Some("shop".into())), ("provider", Some("worker".into()))];
             assert_eq!(known, expected);
+        });
+    });
+}
+
+/// An entry for the certificate with this name.
+fn named(name: &str, allow: &str) -> Entry {
+    Entry { identity: Some(name.into()), allow: vec![allow.parse().unwrap()], ..Entry::new(name) }
+}
+
+#[test]
+fn rules_hold_for_the_name_in_a_certificate() {
+    let (shop, worker) = (named("shop", "consume:echo"), named("worker", "provide:echo"));
+    everywhere(&Limits::default(), true, |broker| {
+        broker.reload_auth(vec![shop.clone(), worker.clone()]);
+        run(async {
+            let url = broker.url();
+            let _provider = echo(&url, "echo", broker.showing(broker.pki.client("worker"))).await;
+            let quick = broker.showing(broker.pki.client("shop"));
+            let quick = quick.backoff(Duration::from_millis(1), Duration::from_millis(50));
+            let consumer = Consumer::connect_with(url.as_str(), "echo", quick).await.unwrap();
+            assert_eq!(consumer.send("hello", SOON).await.unwrap().bytes().await.unwrap(), "hello");
+            // a name nobody knows, one with another right, and none, of the same CA or without TLS
+            for name in ["desk", "worker"] {
+                let options = broker.showing(broker.pki.client(name));
+                let error = Consumer::connect_with(url.as_str(), "echo", options).await.unwrap_err();
+                assert_eq!(error.kind, ErrorKind::Unauthorized, "{name}: {error}");
+            }
+            let plain = Consumer::connect_with(broker.plain.to_string(), "echo", Options::default());
+            assert_eq!(plain.await.unwrap_err().kind, ErrorKind::Unauthorized);
+            let mut known: Vec<_> = broker.connections().into_iter().map(|conn| (conn.role, conn.info.user)).collect();
+            known.sort();
+            assert_eq!(known, [("consumer", Some("shop".into())), ("provider", Some("worker".into()))]);
+            // the session is held against the new list by the name it was opened with
+            broker.reload_auth(vec![shop.clone(), worker.clone(), named("desk", "consume:echo")]);
+            assert_eq!(broker.connections().len(), 2);
+            broker.reload_auth(vec![worker.clone()]);
+            let error = loop {
+                match consumer.send("?", SOON).await {
+                    // what was under way when its connection ended
+                    Err(error) if error.kind != ErrorKind::Connection => break error,
+                    Err(_) => {}
+                    Ok(_) => panic!("answered, without a right"),
+                }
+            };
+            assert_eq!(error.kind, ErrorKind::Unauthorized, "{error}");
+            assert!(broker.connections().iter().any(|conn| conn.role == "provider"), "it lost no right");
         });
     });
 }

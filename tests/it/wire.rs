@@ -81,7 +81,7 @@ pub fn hello(role: Role, channel: &str, max_concurrent: u32) -> Hello {
         client: Uuid::new_v4(),
         window: 64 * 1024,
         max_concurrent,
-        token: Vec::new(),
+        token: Default::default(),
         name: "wire".to_owned(),
     }
 }

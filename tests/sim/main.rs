@@ -6,9 +6,11 @@
 //! | `companion` | what stands in for the threads that forward |
 //! | `wire`, `scripts` | a harness in which a test reads like a script of frames; one script a rule |
 //! | `matrix` | every frame in every state of a stream, against a table |
+//! | `guard` | who may do what in the simulation, and how that changes in mid-run |
 //! | `simulation`, `model` | random clients that know what they may expect, from one seed |
 
 mod companion;
+mod guard;
 mod matrix;
 mod model;
 mod pool;

@@ -29,6 +29,7 @@ struct Run {
     limits: Limits,
     steps: usize,
     drains: bool,
+    reloads: bool,
 }
 
 fn ms(n: u64) -> Duration {
@@ -94,6 +95,7 @@ impl Run {
             copy_below: rng.pick(&[1, 40, 2048]),
             routes,
             tap_bytes: rng.pick(&[0, 300, 20_000, 1 << 20]),
+            access: Default::default(),
             meters: 1,
         };
         let smallest = options.channels.iter().filter_map(|channel| channel.window).min().unwrap_or(limits.window);
@@ -117,7 +119,8 @@ impl Run {
         let steps = number("CORELAY_SIM_STEPS").map_or(steps, |steps| steps as usize);
         trace!(world, "{cores} cores, {steps} steps, {limits:?}");
         let drains = rng.one_in(5);
-        Run { world, clients: Vec::new(), shared, rng, channels, limits, steps, drains }
+        let reloads = rng.one_in(3);
+        Run { world, clients: Vec::new(), shared, rng, channels, limits, steps, drains, reloads }
     }
 
     fn join(&mut self) {
@@ -143,6 +146,7 @@ impl Run {
         self.world.socks[sock].room = self.rng.pick(&[50, 2000, 65_536, usize::MAX]);
         let index = self.clients.len();
         self.shared.dead.push(false);
+        self.shared.guard.joins(role, &mut self.rng);
         let channel = (channel, self.channels[channel]);
         trace!(self.world, "client {index} connects as {role:?} on {}: {habits:?}", channel.0);
         self.clients.push(Client::new(index, sock, role, channel, window, max_concurrent, habits));
@@ -221,6 +225,9 @@ impl Run {
     }
 
     fn play(&mut self) {
+        if self.reloads {
+            self.shared.guard.reload(&mut self.world, 0, &mut self.rng);
+        }
         for _ in 0..self.rng.range(1, 7) {
             self.join();
         }
@@ -230,6 +237,10 @@ impl Run {
                 self.drain();
             }
             self.step();
+            if self.reloads && self.rng.one_in(300) {
+                let opened = self.shared.specs.len() as u64;
+                self.shared.guard.reload(&mut self.world, opened, &mut self.rng);
+            }
             if step % 4 == 0 {
                 self.world.check();
             }
@@ -271,6 +282,8 @@ impl Run {
             }
         }
         self.world.check_wakeups();
+        let dead: Vec<bool> = self.clients.iter().map(|client| client.dead || client.hostile).collect();
+        self.shared.guard.check_closed(&dead);
         for client in &self.clients {
             client.check_cancels(&self.shared, self.world.shards.len());
         }

@@ -13,13 +13,15 @@
 //! Each script runs in several weathers (see [`weathers`]): bytes arrive whole, one by one, or cut at random. After
 //! each step the core's invariants are checked; at the end everybody leaves and nothing may be left behind.
 
+mod access;
+
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
 use corelay::base::ChannelId;
 use corelay::base::limits::Limits;
-use corelay::broker::core::{Action, Channel, Options, Route};
+use corelay::broker::core::{Action, Channel, Options, Refused, Route};
 use corelay::protocol::{Code, Flags, FrameType, HEADER_LEN, Header, Hello, Role, VERSION, Welcome, encode_headers};
 
 use crate::companion::{Companion, Copy};
@@ -84,6 +86,13 @@ pub(crate) fn pong(bytes: &[u8; 8]) -> Frame {
 
 pub(crate) fn goaway() -> Frame {
     frame(FrameType::GoAway, 0)
+}
+
+/// HELLO, as a frame.
+pub(crate) fn hello_frame(hello: Hello) -> Frame {
+    let mut bytes = Vec::new();
+    hello.encode(&mut bytes).unwrap();
+    frame(FrameType::Hello, 0).body(&bytes[HEADER_LEN..])
 }
 
 /// Any header, for what must not be sent.
@@ -255,6 +264,7 @@ impl World {
             copy_below: 64,
             routes,
             tap_bytes,
+            access: Default::default(),
             meters: 8,
         };
         let weather = WEATHER.with_borrow(|weather| *weather);
@@ -333,11 +343,11 @@ impl World {
     }
 
     /// A connection the listener refuses.
-    pub(crate) fn refuse(&self, code: Code, why: &str) -> Client {
+    pub(crate) fn refuse(&self, why: Refused) -> Client {
         let mut world = self.inner.borrow_mut();
         let sock = world.connect(0);
         let key = world.socks[sock].key;
-        world.shards[0].core.refuse(key, code, why);
+        world.shards[0].core.refuse(key, why);
         drop(world);
         self.settle();
         Client { world: self.clone(), sock, rx: Rc::default() }
@@ -473,7 +483,7 @@ pub(crate) fn hello(role: Role, channel: &str, window: u32, max_concurrent: u32)
         client: uuid::Uuid::from_u128(5),
         window,
         max_concurrent,
-        token: Vec::new(),
+        token: Default::default(),
         name: "script".into(),
     }
 }
@@ -499,11 +509,18 @@ impl Client {
         self.world.settle();
     }
 
+    /// Puts a frame into the socket, and no more.
+    pub(crate) fn send_later(&self, frame: Frame) {
+        self.with(|sock| sock.up.extend(frame.encode()));
+    }
+
+    pub(crate) fn send_hello(&self, hello: Hello) {
+        self.send(hello_frame(hello));
+    }
+
     /// Sends HELLO and reads WELCOME.
     pub(crate) fn hello(&self, hello: Hello) -> Welcome {
-        let mut bytes = Vec::new();
-        hello.encode(&mut bytes).unwrap();
-        self.send_bytes(&bytes);
+        self.send_hello(hello);
         self.welcome()
     }
 

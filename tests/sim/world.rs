@@ -10,8 +10,10 @@
 //! socket that is closed), and it is the only one that moves bytes, so the caller decides how they are cut.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
+use corelay::auth::AccessList;
 use corelay::base::{Batch, Key, Leases, Piece, Time};
 use corelay::broker::core::{Action, Core, LinkKind, Options, Output};
 
@@ -161,6 +163,15 @@ impl World {
             item_bytes: 4096,
             pressed: false,
             tracing: false,
+        }
+    }
+
+    /// All cores learn of a new list of who may do what.
+    pub(crate) fn set_access(&mut self, access: &Arc<AccessList>) {
+        let now = self.now;
+        for shard in 0..self.shards.len() {
+            self.shards[shard].core.set_access(now, Arc::clone(access));
+            self.wake(shard);
         }
     }
 
@@ -384,6 +395,7 @@ impl World {
             Action::ReportShed { .. } | Action::Ended(_) | Action::Expelled(_) => {
                 self.shards[shard].reports.push(action)
             }
+            Action::Welcomed(_) | Action::ReportUnauthorized { .. } => {}
         }
     }
 

@@ -96,9 +96,6 @@ pub struct RunArgs {
     /// Requests each of our providers holds at once
     #[arg(long, value_name = "N", default_value_t = 1024, help_heading = "Load")]
     pub max_concurrent: u32,
-    /// Token the connections state
-    #[arg(long, default_value = "", hide_default_value = true, help_heading = "Load")]
-    pub token: String,
     /// Connects with TLS, and trusts this CA (PEM); with --client tokio
     #[arg(long, value_name = "FILE", help_heading = "Load")]
     pub tls_ca: Option<PathBuf>,
@@ -227,7 +224,8 @@ impl RunArgs {
             timeout_ms: u32::try_from(self.timeout.as_millis()).unwrap_or(u32::MAX),
             response: self.response_size.clone(),
             seed: self.seed,
-            token: self.token.clone().into_bytes(),
+            // never an argument: every process of the machine can read those
+            token: std::env::var("CORELAY_TOKEN").unwrap_or_default().into(),
             tls_ca: self.tls_ca.clone(),
         })
     }

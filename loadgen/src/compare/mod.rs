@@ -184,7 +184,7 @@ fn frames(work: &Work, addr: &Addr, broker: bool, channels: Vec<ChannelId>) -> F
         timeout_ms: 110_000,
         response: work.response.clone(),
         seed: 1,
-        token: Vec::new(),
+        token: Default::default(),
         tls_ca: None,
     }
 }

@@ -1,11 +1,15 @@
 //! One connection, as the core sees it: a consumer, a provider, or a link to another core.
 
+use std::sync::Arc;
+
 use slab::Slab;
 use uuid::Uuid;
 
+use super::budget::Budgets;
 use super::outbox::Outbox;
 use super::rx::Rx;
 use super::streams::{Assigned, OpenedStreams};
+use crate::auth::{Credentials, Rights};
 use crate::base::Time;
 use crate::base::wheel::Timer;
 
@@ -83,6 +87,14 @@ pub(super) struct Conn {
     pub available_at: Option<u32>,
     /// A provider that counts as one of its channel's.
     pub serving: bool,
+    /// What it may do.
+    pub rights: Rights,
+    /// What it proved of itself, to be asked for again when the list of who may do what changes; `None` for nothing.
+    pub credentials: Option<Box<Credentials>>,
+    /// Requests it has given up whose provider still works on them.
+    pub abandoned: u32,
+    /// Its REQUESTs go the long way: there is something to be looked at that most connections don't have.
+    pub special: bool,
     /// The peer sent GOAWAY.
     pub peer_goes: bool,
     /// GOAWAY was sent to the peer.
@@ -98,9 +110,9 @@ pub(super) struct Conn {
     pub last_received: Time,
     /// When a PING was sent, if nothing has been received since.
     pub pinged: Option<Time>,
-    /// What is left of the peer's budget of PINGs, in thousandths, and when it was counted.
-    pub ping_budget: u32,
-    pub ping_counted: Time,
+    pub budgets: Budgets,
+    /// How many requests had been begun on it when its budget of CANCELs was last counted.
+    pub requests_counted: u32,
     pub timer: Option<Timer>,
     /// When `timer` goes off.
     pub timer_at: Time,
@@ -116,14 +128,11 @@ pub struct Info {
     pub name: String,
     /// The client's id in HELLO.
     pub client: Uuid,
+    /// The name of the entry that lets it in, in place of its token; `None` where everybody is let in.
+    pub user: Option<Arc<str>>,
     /// Who the transport has verified it to be: the name in its certificate (mutual TLS).
-    pub identity: Option<Box<str>>,
+    pub identity: Option<Arc<str>>,
 }
-
-/// PINGs a peer may send at once (§7).
-pub(super) const PING_BURST: u32 = 20;
-/// PINGs a peer may send a second (§7).
-pub(super) const PING_RATE: u32 = 10;
 
 impl Conn {
     pub(super) fn new(side: Side, phase: Phase, now: Time, peer: String) -> Conn {
@@ -144,6 +153,10 @@ impl Conn {
             overdue: 0,
             available_at: None,
             serving: false,
+            rights: Rights::NONE,
+            credentials: None,
+            abandoned: 0,
+            special: false,
             peer_goes: false,
             goes: false,
             goes_since: None,
@@ -152,8 +165,8 @@ impl Conn {
             since: now,
             last_received: now,
             pinged: None,
-            ping_budget: PING_BURST * 1000,
-            ping_counted: now,
+            budgets: Budgets::new(now),
+            requests_counted: 0,
             timer: None,
             timer_at: Time::MAX,
             info: Box::new(Info { peer, ..Info::default() }),
@@ -165,49 +178,8 @@ impl Conn {
         self.serving && self.in_use < self.max_concurrent && self.overdue < self.max_concurrent
     }
 
-    /// Takes one PING off the peer's budget; `false` when it is spent.
-    pub(super) fn spend_ping(&mut self, now: Time) -> bool {
-        let refill = (now - self.ping_counted).as_millis().min(u128::from(PING_BURST) * 1000) as u32 * PING_RATE;
-        self.ping_budget = (self.ping_budget + refill).min(PING_BURST * 1000);
-        if refill > 0 {
-            self.ping_counted = now;
-        }
-        match self.ping_budget.checked_sub(1000) {
-            Some(left) => {
-                self.ping_budget = left;
-                true
-            }
-            None => false,
-        }
-    }
-
     /// Nothing is in progress on it.
     pub(super) fn is_idle(&self) -> bool {
         self.opened.active() == 0 && self.working == 0
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::time::Duration;
-
-    #[test]
-    fn pings_beyond_the_budget_are_refused_and_come_back_at_ten_a_second() {
-        let mut now = Time::ZERO;
-        let mut conn = Conn::new(Side::Consumer, Phase::Open, now, String::new());
-        for _ in 0..PING_BURST {
-            assert!(conn.spend_ping(now));
-        }
-        assert!(!conn.spend_ping(now));
-        now = now + Duration::from_millis(99);
-        assert!(!conn.spend_ping(now));
-        now = now + Duration::from_millis(1);
-        assert!(conn.spend_ping(now));
-        assert!(!conn.spend_ping(now));
-        for _ in 0..1000 {
-            now = now + Duration::from_millis(100);
-            assert!(conn.spend_ping(now));
-        }
     }
 }

@@ -1,11 +1,13 @@
 //! Frames from whoever opens streams: consumers, and links in from other cores.
 
 use super::Core;
+use super::budget::Spending;
 use super::conn::{Conn, Side};
 use super::flow::{Body, Dir, Flow};
 use super::request::{Replay, Request};
 use super::rx::Violation;
 use super::streams::Opened;
+use crate::auth::Rights;
 use crate::base::limits::REQUEST_STATE;
 use crate::base::{Key, Leases};
 use crate::protocol::{Code, Flags, Header, REQUEST_ID_LEN, check_header_block};
@@ -18,6 +20,14 @@ pub(super) struct Opening<'a> {
     pub channel: u32,
     pub origin: u32,
     pub hops: u8,
+}
+
+/// Why a request is not taken.
+struct Refusal {
+    code: Code,
+    why: &'static str,
+    /// Its sender could have known.
+    avoidable: bool,
 }
 
 impl Core {
@@ -45,8 +55,8 @@ impl Core {
         }
         self.note_request(opening.channel, opening.hops);
         let conn = self.conns.get(key).expect("as above");
-        if let Some((code, why)) = self.refusal(conn) {
-            return self.refuse_request(key, header, opening, code, why);
+        if let Some(refusal) = self.refusal(conn, header.flags) {
+            return self.refuse_request(key, header, opening, &refusal);
         }
         let request = self.new_request(key, header, opening);
         let deadline = request.deadline;
@@ -70,14 +80,23 @@ impl Core {
     }
 
     /// Why no new request is taken now.
-    fn refusal(&self, conn: &Conn) -> Option<(Code, &'static str)> {
+    fn refusal(&self, conn: &Conn, flags: Flags) -> Option<Refusal> {
         let limits = &self.options.limits;
+        let refusal = |code, why, avoidable| Some(Refusal { code, why, avoidable });
+        let needed = if flags.has(Flags::ONEWAY) { Rights::PUBLISH } else { Rights::REQUEST };
         if self.draining.is_some() {
-            Some((Code::Draining, "the broker is shutting down"))
+            refusal(Code::Draining, "the broker is shutting down", false)
+        } else if conn.side == Side::Consumer && !conn.rights.has(needed) {
+            let publish = "this token may not send requests here but ONEWAY ones (publish)";
+            let why = if needed == Rights::REQUEST { publish } else { "this token may not publish here (ONEWAY)" };
+            refusal(Code::Unauthorized, why, true)
         } else if conn.side == Side::Consumer && conn.opened.open() >= limits.max_streams {
-            Some((Code::Overloaded, "max_streams requests are open on this connection"))
+            refusal(Code::Overloaded, "max_streams requests are open on this connection", true)
+        } else if conn.side == Side::Consumer && conn.abandoned >= limits.max_abandoned() {
+            let why = "too many requests that this connection gave up are still at their providers (max_streams)";
+            refusal(Code::Overloaded, why, false)
         } else if self.held > limits.core_buffer / 4 * 3 {
-            Some((Code::Overloaded, "the broker's buffers are nearly full (core_buffer)"))
+            refusal(Code::Overloaded, "the broker's buffers are nearly full (core_buffer)", false)
         } else {
             None
         }
@@ -88,10 +107,12 @@ impl Core {
         key: Key,
         header: &Header,
         opening: &Opening<'_>,
-        code: Code,
-        why: &str,
+        &Refusal { code, why, avoidable }: &Refusal,
     ) -> Result<(), Violation> {
         self.note_failed(opening.channel, opening.hops, code);
+        if avoidable {
+            self.spend(key, Spending::Errors)?;
+        }
         self.note_refused(opening.id, opening.block, opening.channel, opening.hops, code);
         let window = self.channels[opening.channel as usize].window;
         let max_streams = self.options.limits.max_streams;
@@ -99,6 +120,8 @@ impl Core {
         // even a REQUEST that ends with this frame holds its id until its body has been read; it is no flood, though
         let refused = !header.flags.has(Flags::END);
         conn.opened.set(header.stream, Opened::Discard { granted: window, refused });
+        // its CANCEL may cross the refusal
+        conn.budgets.earn(Spending::Cancels, 1, max_streams);
         if conn.opened.refused() > max_streams && conn.side == Side::Consumer {
             return Err(Violation::new(Code::Flood, format!("{max_streams} refused requests were not ended")));
         }
@@ -142,6 +165,9 @@ impl Core {
 
     /// DATA's header, from the opener.
     pub(super) fn request_data(&mut self, key: Key, header: &Header) -> Result<(), Violation> {
+        if header.length == 0 && !header.flags.has(Flags::END) {
+            self.spend(key, Spending::EmptyFrames)?;
+        }
         let conn = self.conns.get(key).expect("looked up by the caller");
         let stream = header.stream;
         let ended = match conn.opened.get(stream) {
@@ -236,10 +262,10 @@ impl Core {
     }
 
     /// CANCEL from the opener.
-    pub(super) fn cancel(&mut self, key: Key, stream: u32, code: u16) {
+    pub(super) fn cancel(&mut self, key: Key, stream: u32, code: u16) -> Result<(), Violation> {
         let conn = self.conns.get_mut(key).expect("looked up by the caller");
         match conn.opened.get(stream) {
-            None => {}
+            None => return self.cancelled_nothing(key),
             Some(Opened::Discard { .. }) => {
                 conn.opened.remove(stream);
                 self.close_if_finished(key);
@@ -256,6 +282,7 @@ impl Core {
                 }
             }
         }
+        Ok(())
     }
 }
 

@@ -1,6 +1,7 @@
 //! Frames without a body: ERROR, CANCEL, CREDIT, PING, PONG, GOAWAY.
 
 use super::Core;
+use super::budget::Spending;
 use super::conn::Side;
 use super::flow::Dir;
 use super::rx::Violation;
@@ -20,10 +21,7 @@ impl Core {
     ) -> Result<(), Violation> {
         match kind {
             FrameType::Credit => self.credit(key, side, header),
-            FrameType::Cancel => {
-                self.cancel(key, header.stream, header.code);
-                Ok(())
-            }
+            FrameType::Cancel => self.cancel(key, header.stream, header.code),
             FrameType::Error if header.stream == 0 => {
                 text(payload)?;
                 self.close(key, false);
@@ -32,21 +30,18 @@ impl Core {
             FrameType::Error => self.provider_error(key, header, text(payload)?),
             FrameType::Ping => self.ping(key, header, payload),
             // one nobody asked for is ignored, and one asked for has done its work by arriving
-            FrameType::Pong => Ok(()),
+            FrameType::Pong => self.spend(key, Spending::EmptyFrames),
             FrameType::GoAway => {
                 text(payload)?;
-                self.peer_goes(key);
-                Ok(())
+                self.peer_goes(key)
             }
             _ => unreachable!("{kind:?} has a body or was refused by its header"),
         }
     }
 
     fn ping(&mut self, key: Key, header: &Header, payload: &[u8]) -> Result<(), Violation> {
+        self.spend(key, Spending::Pings)?;
         let conn = self.conns.get_mut(key).expect("looked up by the caller");
-        if !conn.spend_ping(self.now) {
-            return Err(Violation::new(Code::Flood, "more than 10 PINGs a second"));
-        }
         let pong = Header { length: header.length, ..Header::new(FrameType::Pong, 0) };
         conn.out.control(&mut self.spare, &pong.encode());
         conn.out.control(&mut self.spare, payload);
@@ -86,14 +81,19 @@ impl Core {
     }
 
     /// GOAWAY from a client: it wants nothing new.
-    fn peer_goes(&mut self, key: Key) {
+    fn peer_goes(&mut self, key: Key) -> Result<(), Violation> {
         let conn = self.conns.get_mut(key).expect("looked up by the caller");
+        if conn.peer_goes {
+            return self.spend(key, Spending::EmptyFrames);
+        }
         conn.peer_goes = true;
+        conn.note_special(&self.options.limits);
         if conn.serving {
             self.provider_leaves(key);
             self.take_back_unopened(key);
         }
         self.close_if_finished(key);
+        Ok(())
     }
 }
 

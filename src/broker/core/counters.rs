@@ -1,12 +1,57 @@
 //! What happened on one core, in plain numbers; published by the shard once a turn.
 
+/// Why a connection is closed as soon as it was accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// `max_connections` are open.
+    MaxConnections,
+    /// `max_connections_per_ip` are open from its address.
+    MaxConnectionsPerIp,
+    /// `max_unauthenticated` are in their handshake.
+    MaxUnauthenticated,
+    /// `max_unauthenticated_per_ip` are in their handshake from its address.
+    MaxUnauthenticatedPerIp,
+}
+
+impl Refused {
+    /// All reasons, in the order of their numbers.
+    pub const ALL: [Refused; 4] = [
+        Refused::MaxConnections,
+        Refused::MaxConnectionsPerIp,
+        Refused::MaxUnauthenticated,
+        Refused::MaxUnauthenticatedPerIp,
+    ];
+
+    /// The limit that was reached, as the configuration names it in `[limits]`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Refused::MaxConnections => "max_connections",
+            Refused::MaxConnectionsPerIp => "max_connections_per_ip",
+            Refused::MaxUnauthenticated => "max_unauthenticated",
+            Refused::MaxUnauthenticatedPerIp => "max_unauthenticated_per_ip",
+        }
+    }
+
+    /// What is so many.
+    #[must_use]
+    pub const fn of_what(self) -> &'static str {
+        match self {
+            Refused::MaxConnections => "connections are open",
+            Refused::MaxConnectionsPerIp => "connections from this address are open",
+            Refused::MaxUnauthenticated => "connections are in their handshake",
+            Refused::MaxUnauthenticatedPerIp => "connections from this address are in their handshake",
+        }
+    }
+}
+
 /// Counts since the start. `*_by_code` are indexed by the number of the [`Code`](crate::protocol::Code).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Connections accepted here.
     pub connections_accepted: u64,
-    /// Of those, refused at once for a limit.
-    pub connections_refused: u64,
+    /// Of those, refused at once for a limit, by the number of the [`Refused`].
+    pub connections_refused: [u64; Refused::ALL.len()],
     /// Connections moved to another core after HELLO.
     pub connections_moved: u64,
     /// Connections ended by the broker with an ERROR, by code.

@@ -115,6 +115,9 @@ impl Core {
         state.down.queue.clear(&mut self.released);
         if let Some((provider, stream)) = state.provider {
             self.release_provider(provider, stream, state.up.opened, state.down.granted, cancel);
+            if let Some((consumer, _)) = state.consumer {
+                self.note_abandoned(consumer, provider, stream as usize - 1);
+            }
         }
         self.channels[state.channel as usize].requests -= 1;
         self.drop_unused(state.channel);

@@ -4,6 +4,7 @@ use std::hash::BuildHasher;
 
 use foldhash::quality::FixedState;
 
+use super::access::Admitted;
 use super::channel::Channel;
 use super::conn::{Phase, Side};
 use super::rx::{Violation, check_header};
@@ -53,12 +54,14 @@ impl Core {
         if self.draining.is_some() {
             return Err(Violation::new(Code::Draining, "the broker is shutting down"));
         }
+        // before anything comes of it; where it moves, once more by the list that core has then
+        let admitted = self.admit(key, &hello)?;
         let target = self.place(&hello, dealt);
         if target.core != self.options.core {
             self.move_out(key, all, target);
             return Ok(None);
         }
-        self.open(key, hello);
+        self.open(key, hello, admitted);
         Ok(Some(end))
     }
 
@@ -98,11 +101,11 @@ impl Core {
         self.strangers -= 1;
         self.counters.connections_moved += 1;
         let (peer, identity) = (conn.info.peer, conn.info.identity);
-        let moved = Moved { received: all.to_vec(), peer, identity, since: conn.since, dealt: target.dealt };
+        let moved = Moved { received: all.into(), peer, identity, since: conn.since, dealt: target.dealt };
         self.actions.push_back(Action::Move { handle: conn.handle, core: target.core, moved });
     }
 
-    fn open(&mut self, key: Key, hello: Hello) {
+    fn open(&mut self, key: Key, hello: Hello, admitted: Admitted) {
         let channel = self.channel_index(hello.channel);
         let state = &mut self.channels[channel as usize];
         state.connections += 1;
@@ -127,12 +130,16 @@ impl Core {
         conn.window = hello.window;
         conn.max_concurrent = hello.max_concurrent;
         conn.side = if hello.role == Role::Provider { Side::Provider } else { Side::Consumer };
+        conn.grant(admitted.grant);
+        conn.note_special(limits);
+        conn.credentials = admitted.credentials;
         conn.info.name = hello.name;
         conn.info.client = hello.client;
         let mut frame = Vec::new();
         welcome.encode(&mut frame);
         conn.out.control(&mut self.spare, &frame);
         let side = conn.side;
+        self.actions.push_back(Action::Welcomed(conn.handle));
         self.keep_receiving(key);
         self.set_dirty(key);
         self.rearm(key);

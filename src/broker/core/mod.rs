@@ -14,12 +14,14 @@
 //! | `rx` | where frames begin and end; what is malformed |
 //! | `conn`, `streams` | a connection's state; which stream ids are in use |
 //! | `handshake` | HELLO, home cores, WELCOME |
+//! | `access`, `budget` | who is let in, and what a peer may do only so often |
 //! | `consumer`, `provider`, `control` | what each frame does |
 //! | `short` | the same for the small frames most traffic is made of, in one pass |
 //! | `dispatch`, `channel` | which provider a request goes to, and how it waits |
 //! | `flow`, `outbox`, `output` | credit, and what leaves in which order |
 //! | `request`, `ending` | a request's states, and every way it can end |
 //! | `tap` | what is copied for those it is forwarded to |
+//! | `abandoned` | requests given up by their consumer, while their provider still works |
 //! | `link` | other cores, as one more kind of connection |
 //! | `timers`, `drain`, `memory` | silence, shutting down, accounted memory |
 //! | `counters`, `meter`, `snapshot`, `report` | nothing: what happened, how long it took, how things stand |
@@ -27,6 +29,9 @@
 //! Invariants, asserted: a request is in the table until its terminal frame is staged and no longer; the targets
 //! of a request in the table are connections in the table; a provider's `in_use` is the number of its counted ids.
 
+mod abandoned;
+mod access;
+mod budget;
 mod channel;
 mod conn;
 mod consumer;
@@ -54,10 +59,12 @@ mod tap;
 mod timers;
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 
 use foldhash::quality::FixedState;
 use slab::Slab;
 
+use self::budget::Spending;
 use self::channel::Channel as ChannelState;
 use self::conn::{Conn, Phase, Side};
 use self::flow::Body;
@@ -68,10 +75,10 @@ use self::request::Request;
 use self::rx::{Found, Violation, check_header};
 use self::tap::Tap;
 use crate::base::wheel::Wheel;
-use crate::base::{Batch, ChannelId, Key, Leases, Piece, Table, Time};
+use crate::base::{Batch, ChannelId, Key, Leases, Piece, Secret, Table, Time};
 use crate::protocol::{Code, FrameType, MAX_HANDSHAKE_FRAME, TraceParent};
 
-pub use self::counters::Counters;
+pub use self::counters::{Counters, Refused};
 pub use self::link::LinkKind;
 pub use self::meter::Meter;
 pub use self::options::{COPY_BELOW, Channel, Options};
@@ -90,6 +97,17 @@ pub enum Action {
     NotifyWritable(u64),
     /// Close the sending side; the peer's FIN is awaited.
     ShutdownWrite(u64),
+    /// This connection's HELLO was accepted.
+    Welcomed(u64),
+    /// Log that this connection was not let in, or is no longer: its token, or what it may do.
+    ReportUnauthorized {
+        /// The peer's address.
+        peer: String,
+        /// The channel it wanted.
+        channel: ChannelId,
+        /// Why.
+        why: String,
+    },
     /// Log that this request was ended because `core_buffer` was full.
     ReportShed {
         /// The request's id.
@@ -124,12 +142,12 @@ pub enum Action {
 /// A connection on its way to another core.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Moved {
-    /// All bytes received so far.
-    pub received: Vec<u8>,
+    /// All bytes received so far: a token is among them.
+    pub received: Secret,
     /// The peer's address, for people.
     pub peer: String,
     /// Who the transport has verified it to be.
-    pub identity: Option<Box<str>>,
+    pub identity: Option<Arc<str>>,
     /// When it was accepted.
     pub since: Time,
     /// The home core has dealt it to the receiver (spread channels).
@@ -152,6 +170,8 @@ pub struct Core {
     /// Cancelled requests whose provider has not answered, oldest first (`cancel_grace`).
     grace: VecDeque<timers::Grace>,
     spare: Spare,
+    /// Who gave up which requests that their providers still work on: the consumer, by provider and slot.
+    abandoned: HashMap<(Key, usize), Key, FixedState>,
     /// Leases to be given back at the end of the turn.
     released: Vec<Piece>,
     /// Requests with leased bytes in a queue, and the turn they were put there.
@@ -203,6 +223,7 @@ impl Core {
             links_out: Vec::new(),
             wheel: Wheel::new(now),
             grace: VecDeque::new(),
+            abandoned: HashMap::with_hasher(FixedState::with_seed(options.secret)),
             spare: Spare::default(),
             released: Vec::new(),
             leased: VecDeque::new(),
@@ -281,13 +302,14 @@ impl Core {
         self.now = now;
         let Some(conn) = self.conns.get_mut(key) else { return };
         conn.handle = handle;
-        self.input(key, &moved.received, None, &NoLeases, moved.dealt);
+        self.input(key, moved.received.expose(), None, &NoLeases, moved.dealt);
     }
 
     /// Refuses a connection just accepted: it is told why and closed.
-    pub fn refuse(&mut self, key: Key, code: Code, why: &str) {
-        self.counters.connections_refused += 1;
-        self.violation(key, &Violation::new(code, why));
+    pub fn refuse(&mut self, key: Key, why: Refused) {
+        self.counters.connections_refused[why as usize] += 1;
+        let text = format!("too many {} ({})", why.of_what(), why.name());
+        self.violation(key, &Violation::new(Code::Overloaded, text));
     }
 
     /// Bytes arrived. The caller keeps its count of the piece's lease.
@@ -369,6 +391,7 @@ impl Core {
             at += used;
             match found {
                 Found::More | Found::Skipped => {}
+                Found::Empty => self.spend(key, Spending::EmptyFrames)?,
                 Found::Frame { header, head, body } => {
                     self.counters.frames_received += 1;
                     unopened = None;

@@ -1,10 +1,12 @@
 //! What one core's broker is told at its start.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use uuid::Uuid;
 
 use super::tap::Route;
+use crate::auth::AccessList;
 use crate::base::ChannelId;
 use crate::base::limits::Limits;
 
@@ -31,6 +33,8 @@ pub struct Options {
     pub routes: Vec<Route>,
     /// Copied bytes that may be on their way to the companion at once.
     pub tap_bytes: usize,
+    /// Who may do what, at the start; [`Core::set_access`](super::Core::set_access) changes it.
+    pub access: Arc<AccessList>,
     /// Channels that get a [`Meter`](super::Meter) of their own.
     pub meters: usize,
 }

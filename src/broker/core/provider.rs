@@ -1,6 +1,7 @@
 //! Frames from whoever answers streams: providers, and links out to other cores.
 
 use super::Core;
+use super::budget::Spending;
 use super::conn::{Conn, Side};
 use super::consumer::{beyond_credit, check_block};
 use super::ending::Ending;
@@ -43,6 +44,9 @@ impl Core {
 
     /// DATA's header, from the answering side.
     pub(super) fn response_data(&mut self, key: Key, header: &Header) -> Result<(), Violation> {
+        if header.length == 0 && !header.flags.has(Flags::END) {
+            self.spend(key, Spending::EmptyFrames)?;
+        }
         let conn = self.conns.get_mut(key).expect("looked up by the caller");
         match assigned(conn, header.stream) {
             Some(assigned) if assigned.begun => Ok(()),
@@ -155,6 +159,10 @@ impl Core {
     pub(super) fn provider_ended(&mut self, key: Key, stream: u32) {
         let conn = self.conns.get_mut(key).expect("looked up by the caller");
         let assigned = conn.assigned.remove(stream as usize - 1);
+        if assigned.request.is_none() {
+            self.no_longer_abandoned(key, stream as usize - 1);
+        }
+        let conn = self.conns.get_mut(key).expect("as above");
         if let Some(request) = assigned.request {
             conn.working -= 1;
             let state = self.requests.get_mut(request).expect("an assigned request is in the table");
@@ -273,9 +281,12 @@ impl Core {
         let conn = self.conns.get_mut(key).expect("as above");
         let all = std::mem::take(&mut conn.assigned);
         (conn.in_use, conn.overdue, conn.working) = (0, 0, 0);
-        for (_, Assigned { request, counted, .. }) in all {
+        for (slot, Assigned { request, counted, .. }) in all {
             self.channels[channel as usize].in_use -= u32::from(counted);
-            let Some(request) = request else { continue };
+            let Some(request) = request else {
+                self.no_longer_abandoned(key, slot);
+                continue;
+            };
             let state = self.requests.get_mut(request).expect("an assigned request is in the table");
             state.provider = None;
             if !state.up.opened {

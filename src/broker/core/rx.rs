@@ -82,6 +82,8 @@ pub(super) enum Found<'a> {
     Body { header: Header, bytes: &'a [u8], last: bool },
     /// Nothing of interest; go on.
     Skipped,
+    /// An extension's frame, with nothing in it.
+    Empty,
 }
 
 impl Rx {
@@ -142,7 +144,11 @@ impl Rx {
         self.head_since = None;
         if is_unknown_extension(&header, side) {
             self.partial_since = None;
-            self.at = if header.length == 0 { At::Header } else { At::Skip(header.length) };
+            if header.length == 0 {
+                self.at = At::Header;
+                return Ok((used, Found::Empty));
+            }
+            self.at = At::Skip(header.length);
             return Ok((used, Found::Skipped));
         }
         // the whole head lies in this input, in nearly every case

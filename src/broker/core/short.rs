@@ -38,7 +38,7 @@ impl Core {
         let state = &self.channels[channel as usize];
         let (granted, len) = (state.window, body.len() as u32);
         let taps = state.taps;
-        if consumer.peer_goes || !free || state.spread || granted < len {
+        if consumer.special || !free || state.spread || granted < len {
             return false;
         }
         let Some(provider) = self.pick(channel) else { return false };

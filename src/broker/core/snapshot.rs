@@ -255,6 +255,7 @@ impl Core {
             );
         }
         assert_eq!(held, self.held, "accounted memory");
+        self.check_abandoned();
         let timers = self.conns.iter().filter(|(_, conn)| conn.timer.is_some()).count()
             + self.requests.iter().filter(|(_, request)| request.timer.is_some()).count();
         assert_eq!(timers, self.wheel.len(), "timers of what is still there, and all timers");
@@ -271,6 +272,7 @@ impl Core {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.connections().0 == 0
+            && self.abandoned.is_empty()
             && self.requests.is_empty()
             && self.held == 0
             && self.channels.iter().all(|(_, channel)| channel.spread && channel.queued == 0)

@@ -23,7 +23,9 @@ const DENSE: u32 = 1024;
 pub(super) struct OpenedStreams {
     dense: Vec<Option<Opened>>,
     sparse: HashMap<u32, Opened, RandomState>,
-    active: u32,
+    /// Ids that have stood for a request, and those of them that no longer do; both wrap.
+    begun: u32,
+    over: u32,
     discarding: u32,
     refused: u32,
 }
@@ -40,7 +42,7 @@ impl OpenedStreams {
         match self.dense.get_mut(id as usize) {
             Some(slot) => {
                 *slot = Some(Opened::Active(request));
-                self.active += 1;
+                self.begun = self.begun.wrapping_add(1);
             }
             None => self.set(id, Opened::Active(request)),
         }
@@ -49,7 +51,7 @@ impl OpenedStreams {
     pub(super) fn set(&mut self, id: u32, state: Opened) {
         self.remove(id);
         match state {
-            Opened::Active(_) => self.active += 1,
+            Opened::Active(_) => self.begun = self.begun.wrapping_add(1),
             Opened::Discard { refused, .. } => {
                 self.discarding += 1;
                 self.refused += u32::from(refused);
@@ -72,7 +74,7 @@ impl OpenedStreams {
             if id < DENSE { self.dense.get_mut(id as usize).and_then(Option::take) } else { self.sparse.remove(&id) };
         match was {
             None => {}
-            Some(Opened::Active(_)) => self.active -= 1,
+            Some(Opened::Active(_)) => self.over = self.over.wrapping_add(1),
             Some(Opened::Discard { refused, .. }) => {
                 self.discarding -= 1;
                 self.refused -= u32::from(refused);
@@ -82,18 +84,24 @@ impl OpenedStreams {
     }
 
     /// Ids that stand for a request.
+    #[inline]
     pub(super) fn active(&self) -> u32 {
-        self.active
+        self.begun.wrapping_sub(self.over)
+    }
+
+    /// How many ids have stood for a request so far; wraps.
+    pub(super) fn begun(&self) -> u32 {
+        self.begun
     }
 
     /// Ids in use but for those of refused requests, which have a bound of their own.
     pub(super) fn open(&self) -> u32 {
-        self.active + self.discarding - self.refused
+        self.active() + self.discarding - self.refused
     }
 
     /// All ids in use.
     pub(super) fn in_use(&self) -> u32 {
-        self.active + self.discarding
+        self.active() + self.discarding
     }
 
     /// Refused requests whose END or CANCEL has not come.

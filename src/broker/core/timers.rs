@@ -96,6 +96,7 @@ impl Core {
         conn.overdue += 1;
         let channel = conn.channel;
         self.channels[channel as usize].in_use -= 1;
+        self.no_longer_abandoned(grace.provider, grace.slot);
         self.note_news(channel);
         self.update_available(grace.provider);
         self.serve_queue(channel);

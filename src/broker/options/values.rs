@@ -40,6 +40,17 @@ pub enum ListenAddr {
 /// The longest path a Unix socket can have, in bytes (unix(7)).
 const MAX_UNIX_PATH: usize = 107;
 
+impl ListenAddr {
+    /// Whether this machine alone can reach it.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        match self {
+            ListenAddr::Tcp(addr) | ListenAddr::Tls(addr) => addr.ip().to_canonical().is_loopback(),
+            ListenAddr::Unix(_) => true,
+        }
+    }
+}
+
 impl FromStr for ListenAddr {
     type Err = BadValue;
 

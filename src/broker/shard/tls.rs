@@ -366,16 +366,16 @@ where
 
     fn tls_leave(&mut self, key: Key, core: u16, moved: Moved) {
         let Some(mut entry) = self.secure.entries.remove(key) else { return };
-        let ip = self.ips.remove(&(key.pack() | TLS)).flatten();
+        let counted = self.counted.remove(&(key.pack() | TLS)).expect("every connection that may move is counted");
         match self.reactor.detach(entry.sock) {
             Some(fd) => {
                 // nothing tells the next core when there is room: it tries
                 entry.session.unblock();
-                self.mesh.send(core, Item::Conn { fd, ip, moved, tls: Some(entry.session) });
+                self.mesh.send(core, Item::Conn { fd, counted, moved, tls: Some(entry.session) });
             }
             None => {
                 warn!("a TLS connection could not be moved to core {core}; it is closed");
-                self.admission.leave(ip);
+                self.admission.leave(counted);
                 self.reactor.close(entry.sock, true);
             }
         }

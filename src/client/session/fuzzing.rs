@@ -89,7 +89,7 @@ impl Play {
             client: Uuid::nil(),
             window: 1 + u32::from(window) * 4,
             max_concurrent: u32::from(role == Role::Provider) * MAX_STREAMS,
-            token: Vec::new(),
+            token: Default::default(),
             name: String::new(),
         };
         let session = Session::new(&hello).expect("nothing in it is too long");

@@ -18,7 +18,7 @@ async fn the_hello_says_who_it_is() {
     let (_, mut wire) = net.accept().await;
     let hello = wire.hello().await;
     assert_eq!((hello.role, hello.window, hello.max_concurrent), (Role::Provider, 12_345, 4));
-    assert_eq!((&hello.token[..], hello.name.as_str()), (&b"secret"[..], "shop"));
+    assert_eq!((hello.token.expose(), hello.name.as_str()), (&b"secret"[..], "shop"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -223,10 +223,29 @@ async fn a_provider_refused_for_good_says_so() {
     let (received, ()) = tokio::join!(provider.receive(), async {
         let (_, mut wire) = net.accept().await;
         wire.hello().await;
-        wire.error(0, Code::Unauthorized, Flags::NONE, "revoked").await;
+        wire.error(0, Code::Version, Flags::NONE, "a later one only").await;
     });
     assert!(received.is_none());
-    assert_eq!(provider.error().unwrap().kind, ErrorKind::Unauthorized);
+    assert_eq!(provider.error().unwrap().kind, ErrorKind::Version);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_provider_that_is_let_in_no_longer_says_so_and_receives_when_it_is_again() {
+    let mut net = Net::new();
+    let (provider, mut wire) = net.provider(welcome()).await;
+    assert!(provider.error().is_none());
+    wire.error(0, Code::Unauthorized, Flags::NONE, "revoked").await;
+    drop(wire);
+    let (received, _wire) = tokio::join!(provider.receive(), async {
+        let (_, mut wire) = net.accept().await;
+        let error = provider.error().unwrap();
+        assert_eq!((error.kind, error.text()), (ErrorKind::Unauthorized, "revoked"));
+        wire.hello().await;
+        wire.welcome(welcome()).await;
+        wire.request(1, SOON, b"again").await;
+        wire
+    });
+    assert!(received.is_some() && provider.error().is_none());
 }
 
 #[tokio::test(start_paused = true)]
@@ -352,4 +371,36 @@ fn handles_can_be_shared() {
     fn sent<T: Send + 'static>() {}
     sent::<super::super::Response>();
     sent::<super::super::Request>();
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_was_let_in_and_is_refused_then_asks_again_after_the_longest_wait_and_says_so_meanwhile() {
+    let mut net = Net::new();
+    let (consumer, mut wire) = net.consumer(welcome()).await;
+    let longest = Options::default().backoff_max;
+    wire.error(0, Code::Unauthorized, Flags::NONE, "taken back").await;
+    drop(wire);
+    for _ in 0..3 {
+        let refused = Instant::now();
+        // whatever its timeout, it waits for nothing
+        let error = consumer.send("x", Duration::from_secs(600)).await.unwrap_err();
+        let said = matches!(error.kind, ErrorKind::Unauthorized | ErrorKind::Connection);
+        assert!(said && error.text().contains("taken back"), "{error}");
+        assert!(refused.elapsed() < longest / 2);
+        let (_, mut wire) = net.accept().await;
+        let waited = refused.elapsed();
+        assert!(waited + Duration::from_millis(2) >= longest / 2 && waited <= longest, "{waited:?}");
+        wire.hello().await;
+        wire.error(0, Code::Unauthorized, Flags::NONE, "taken back").await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let (_, mut wire) = net.welcome(welcome()).await;
+    while !consumer.is_connected() {
+        tokio::task::yield_now().await;
+    }
+    let (answered, ()) = tokio::join!(consumer.send("y", SOON), async {
+        let request = wire.expect(FrameType::Request).await;
+        wire.respond(request.stream(), b"").await;
+    });
+    answered.unwrap();
 }

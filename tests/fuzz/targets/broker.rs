@@ -50,6 +50,7 @@ pub(super) fn options(cores: u16) -> Options {
         copy_below: 40,
         routes: Vec::new(),
         tap_bytes: 600,
+        access: Default::default(),
         meters: 1,
     }
 }
@@ -171,7 +172,7 @@ fn hello(world: &mut World, sock: usize, how: u8) {
         client: uuid::Uuid::from_u128(5),
         window: [0, 1, 50, 5000][usize::from(how >> 2 & 3)],
         max_concurrent: u32::from(role == Role::Provider) * (1 + u32::from(how >> 4 & 3)),
-        token: Vec::new(),
+        token: Default::default(),
         name: "fuzz".into(),
     };
     let mut frame = Vec::new();

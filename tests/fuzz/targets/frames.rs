@@ -58,7 +58,7 @@ fn hello(role: Role) -> Vec<u8> {
         client: uuid::Uuid::nil(),
         window: 1000,
         max_concurrent: u32::from(role == Role::Provider),
-        token: Vec::new(),
+        token: Default::default(),
         name: String::new(),
     };
     let mut frame = Vec::new();

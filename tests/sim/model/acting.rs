@@ -17,7 +17,7 @@ impl Client {
             return;
         }
         if !self.hello_sent {
-            return self.hello(world);
+            return self.hello(world, shared);
         }
         if self.hostile || self.habits.hostile && rng.one_in(60) {
             return self.misbehave(world, shared, rng);
@@ -54,7 +54,7 @@ impl Client {
         }
     }
 
-    pub(super) fn hello(&mut self, world: &mut World) {
+    pub(super) fn hello(&mut self, world: &mut World, shared: &Shared) {
         self.hello_sent = true;
         let hello = Hello {
             version: VERSION,
@@ -64,7 +64,7 @@ impl Client {
             client: uuid::Uuid::from_u128(self.index as u128 + 1),
             window: self.window,
             max_concurrent: self.max_concurrent,
-            token: Vec::new(),
+            token: shared.guard.token(self.index),
             name: format!("client {}", self.index),
         };
         let mut frame = Vec::new();
@@ -319,6 +319,9 @@ impl Client {
             bytes.truncate(rng.below(bytes.len()));
         }
         trace!(world, "{self} misbehaves with {}", show(&header));
-        world.socks[self.sock].up.extend(bytes);
+        // a flood, now and then
+        for _ in 0..if bytes.len() <= 64 && rng.one_in(5) { 1100 } else { 1 } {
+            world.socks[self.sock].up.extend(&bytes);
+        }
     }
 }

@@ -15,6 +15,7 @@ use corelay::protocol::{
     Code, Flags, FrameType, HEADER_LEN, Header, Hello, MAX_CREDIT, Role, VERSION, Welcome, encode_headers,
 };
 
+use crate::guard::Guard;
 use crate::world::{World, trace};
 
 /// What one request is to be, and what became of it.
@@ -75,6 +76,7 @@ pub(crate) struct Shared {
     pub(crate) providers_leaving: u32,
     /// A consumer was told PROVIDER_LOST.
     pub(crate) told_lost: bool,
+    pub(crate) guard: Guard,
 }
 
 const FOREIGN: u64 = u64::MAX;

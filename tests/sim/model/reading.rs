@@ -33,6 +33,7 @@ impl Client {
         let fair = match code {
             Code::Timeout => true,
             Code::Draining => shared.drained,
+            Code::Unauthorized => shared.guard.was_denied(self.index),
             _ => false,
         };
         assert!(fair, "{self}: a client that kept to the protocol was told {code}: {text}");
@@ -93,7 +94,9 @@ impl Client {
                 spec.outcome = Some(Outcome::Failed(code));
                 let started = header.flags.has(Flags::STARTED);
                 let text = std::str::from_utf8(payload).unwrap();
-                if strict {
+                if code == Code::Unauthorized {
+                    assert!(shared.guard.must_not_send(spec.consumer, spec.flags), "{name}: {number}: {text}");
+                } else if strict {
                     justify(&name, world, number, spec, stream, (code, started, text));
                     shared.told_lost |= code == Code::ProviderLost;
                     assert!(code != Code::Draining || shared.drained, "{name}: nobody drains");
@@ -185,6 +188,9 @@ impl Client {
         if number != FOREIGN {
             let spec = &mut shared.specs[number as usize];
             assert_eq!(spec.channel, self.channel, "{self}: a request of another channel");
+            if let Err(why) = shared.guard.may_reach_a_provider(spec.consumer, number, spec.flags) {
+                panic!("{self}: request {number}: {why}");
+            }
             let block = header_block(number, true);
             assert!(!spec.headers || head == block, "{self}: the header block of {number} is lost");
             assert!(spec.headers || head.is_empty(), "{self}: a header block that {number} did not have");

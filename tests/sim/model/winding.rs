@@ -14,7 +14,7 @@ impl Client {
             return true;
         }
         if !self.hello_sent {
-            self.hello(world);
+            self.hello(world, shared);
             return true;
         }
         let ids: Vec<u32> = self.streams.keys().copied().collect();

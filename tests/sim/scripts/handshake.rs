@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::wire::*;
+use corelay::broker::core::Refused;
 use corelay::protocol::{Code, FrameType, Header, Role};
 
 fn hello_bytes() -> Vec<u8> {
@@ -222,11 +223,11 @@ fn half_closed_is_closed() {
 fn a_connection_the_listener_refuses_is_told_why() {
     weathers(|| {
         let w = World::one_core(Limits::default());
-        let c = w.refuse(Code::Overloaded, "max_connections");
-        c.expect(error(0, Code::Overloaded).text("max_connections"));
+        let c = w.refuse(Refused::MaxConnections);
+        c.expect(error(0, Code::Overloaded).text("too many connections are open (max_connections)"));
         c.expect_closed();
         let w = World::cores(2, Limits::default(), Vec::new());
-        w.refuse(Code::Overloaded, "max_connections").expect_failed(Code::Overloaded);
+        w.refuse(Refused::MaxUnauthenticatedPerIp).expect_failed(Code::Overloaded);
         w.finish();
     });
 }

@@ -1,5 +1,7 @@
 //! One script a rule of `docs/PROTOCOL.md`; the files follow its sections.
 
+mod access;
+mod budgets;
 mod cores;
 mod credit;
 mod drain;

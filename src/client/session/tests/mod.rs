@@ -24,7 +24,7 @@ fn hello(role: Role) -> Hello {
         client: uuid::Uuid::nil(),
         window: WINDOW,
         max_concurrent: u32::from(role == Role::Provider) * MAX_STREAMS as u32,
-        token: Vec::new(),
+        token: Default::default(),
         name: String::new(),
     }
 }
