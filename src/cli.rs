@@ -2,7 +2,7 @@
 //!
 //! | file | what it is |
 //! |---|---|
-//! | `serve` | the broker |
+//! | `serve`, `reload` | the broker, and what it reads anew |
 //! | `request`, `publish` | the sending side |
 //! | `reply`, `exec` | the answering side |
 //! | `ping` | round trips to a broker |
@@ -26,6 +26,7 @@ mod notify;
 mod ping;
 mod producers;
 mod publish;
+mod reload;
 mod reply;
 mod request;
 mod serve;

@@ -10,6 +10,7 @@
 
 mod error;
 #[cfg(any(test, feature = "fuzzing"))]
+#[allow(dead_code)] // with the feature it is `fuzz/`, which includes these files, that calls it
 pub(crate) mod fuzzing;
 mod log;
 mod show;
@@ -52,6 +53,11 @@ impl Config {
             admin.tls = TlsOptions { client_ca, ..self.server.tls.clone() };
         }
         admin
+    }
+
+    /// The settings that have another value than in `earlier`, by name.
+    pub(crate) fn changed_since(&self, earlier: &Config) -> Vec<String> {
+        show::differences(earlier, self)
     }
 }
 

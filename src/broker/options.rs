@@ -177,6 +177,7 @@ impl ServerOptions {
             receive_pool: self.buffers.saturating_mul(self.buffer_size),
             histograms: (self.telemetry_channels + 1).saturating_mul(Meter::SIZE),
             forwarding: self.forwarding(),
+            tls_core: if self.has_tls() { tls::SPARE + 4 * (self.buffer_size + tls::MAX_HANDSHAKE) } else { 0 },
             tls_connection: if self.has_tls() { tls::SESSION + tls::MAX_RECORD } else { 0 },
             tls_handshake: if self.has_tls() { tls::MAX_HANDSHAKE } else { 0 },
         }

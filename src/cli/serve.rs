@@ -6,14 +6,15 @@ use std::sync::Arc;
 use std::thread;
 
 use corelay::broker::{Inspector, ListenAddr, Server};
-use corelay::telemetry::{Bound, Extras};
+use corelay::telemetry::{Admin, Bound, Extras};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use super::exit::Failure;
 use super::log::{Log, Writer, reload_log};
 use super::notify;
+use super::reload::{Reload, renews, waits_for_a_start};
 use super::spans::Spans;
 use crate::config::{Config, Loaded, Sources};
 
@@ -72,7 +73,7 @@ Settings come from --config, then the environment (CORELAY_SECTION_KEY, as in CO
 then the other flags; later ones win. --check-config prints every setting there is.
 
 SIGTERM or SIGINT drains: nothing new is taken, what is in flight may finish within limits.drain_timeout. A second \
-one ends at once. SIGHUP reads the settings again, and takes up log.level.
+one ends at once. SIGHUP reads the settings again and takes up those that can change while it runs.
 
 Examples:
   corelay serve
@@ -148,6 +149,7 @@ fn serve(config: Config, sources: Sources, log: &Arc<Log>) -> Result<(), Failure
     // an address in use is told before anything starts
     let admin = Bound::new(&config.admin()).map_err(|error| Failure::new(FAILED, error.to_string()))?;
     let (spans, sink) = Spans::start(&config)?;
+    let running = config.clone();
     let server = Server::builder().options(config.server).spans(sink).start().map_err(failed)?;
     let inspector = server.inspector();
     let mut extras = Extras::default();
@@ -163,8 +165,15 @@ fn serve(config: Config, sources: Sources, log: &Arc<Log>) -> Result<(), Failure
     }
     notify::ready(&inspector);
     notify::supervise(inspector.clone());
+    let relog = log.clone();
+    // what SIGHUP can change in a running broker: each part takes its own out of the new settings
+    let reload = Reload::new(sources)
+        .with("tls", renews(server.tls(), |config| config.server.tls.clone()))
+        .with("admin.tls", renews(admin.as_ref().and_then(Admin::tls), |config| config.admin().tls))
+        .with("log", Box::new(move |config| reload_log(&relog, config)))
+        .with("settings", waits_for_a_start(running));
     let log = log.clone();
-    thread::spawn(move || obey(signals, &inspector, &log, || reload(&sources, &log)));
+    thread::spawn(move || obey(signals, &inspector, &log, reload));
     let ended = server.join();
     spans.join();
     ended.map_err(failed)?;
@@ -172,25 +181,15 @@ fn serve(config: Config, sources: Sources, log: &Arc<Log>) -> Result<(), Failure
     Ok(())
 }
 
-/// Reads the settings anew and takes up what can change while the broker runs.
-fn reload(sources: &Sources, log: &Log) {
-    let loaded = Loaded::from(sources).map_err(|error| error.to_string());
-    match loaded.and_then(|loaded| reload_log(log, &loaded.config)) {
-        Ok(Some(what)) => info!("reloaded: {what}"),
-        Ok(None) => info!("reloaded: nothing has changed that can while it runs"),
-        Err(error) => error!(error, "not reloaded, everything stays as it was"),
-    }
-}
-
 /// Drains at the first signal that asks for the end, ends the process at the second; reloads at SIGHUP.
-fn obey(mut signals: Signals, inspector: &Inspector, log: &Log, reload: impl Fn()) {
+fn obey(mut signals: Signals, inspector: &Inspector, log: &Log, mut reload: Reload) {
     let mut draining = false;
     for signal in signals.forever() {
         if signal == SIGHUP {
             // on its way to its end it is neither ready again, nor worth a change
             if !inspector.is_draining() {
                 notify::reloading();
-                reload();
+                reload.now();
                 notify::reloaded();
             }
             continue;

@@ -44,7 +44,6 @@ impl Sockets {
     }
 
     #[cfg(not(feature = "tls"))]
-    #[expect(clippy::unused_async)]
     async fn secure(&self, _: &str, _: TcpStream) -> io::Result<Box<dyn Io>> {
         Err(io::Error::new(io::ErrorKind::Unsupported, "this program was built without the feature tls of corelay"))
     }

@@ -42,7 +42,7 @@ pub use self::identity::identity;
 #[cfg(feature = "server")]
 pub use self::options::TlsOptions;
 #[cfg(feature = "server")]
-pub use self::session::{Bench, Fault, MAX_HANDSHAKE, MAX_RECORD, News, SESSION, Session, feed};
+pub use self::session::{Bench, Fault, MAX_HANDSHAKE, MAX_RECORD, News, SESSION, SPARE, Session, feed};
 
 /// The protocol's name in ALPN. A client that offers none is served; one that offers only others is refused, so that
 /// no other protocol's client can be led here.

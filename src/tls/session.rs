@@ -33,9 +33,8 @@ pub const SESSION: usize = 8 << 10;
 const OVERHEAD: usize = 64;
 /// Room for a message of the handshake; asked for first, and more if that is not it.
 const FLIGHT: usize = 2048;
-/// Output buffers kept by a [`Bench`], and the most bytes of each: what a core's busy connections send in a turn.
-const SPARE: usize = 64;
-const SPARE_BYTES: usize = 32 << 10;
+/// Bytes of output buffers a [`Bench`] keeps: what a core's busy connections send in a turn.
+pub const SPARE: usize = 2 << 20;
 
 /// Why a session ends.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -73,14 +72,24 @@ pub struct Bench {
     input: Vec<u8>,
     gather: Vec<u8>,
     spare: Vec<Vec<u8>>,
+    /// Bytes in `spare`.
+    kept: usize,
 }
 
 impl Bench {
     fn keep(&mut self, mut buffer: Vec<u8>) {
-        if self.spare.len() < SPARE && (1..=SPARE_BYTES).contains(&buffer.capacity()) {
+        let capacity = buffer.capacity();
+        if capacity > 0 && self.kept + capacity <= SPARE {
             buffer.clear();
+            self.kept += capacity;
             self.spare.push(buffer);
         }
+    }
+
+    fn take(&mut self) -> Vec<u8> {
+        let buffer = self.spare.pop().unwrap_or_default();
+        self.kept -= buffer.capacity();
+        buffer
     }
 }
 
@@ -154,10 +163,10 @@ impl Session {
         self.open
     }
 
-    /// Whether the peer has said that no more will come.
+    /// Whether the end comes unsaid if it comes now: neither side has sent its close_notify.
     #[must_use]
-    pub fn heard_close(&self) -> bool {
-        self.heard_close
+    pub fn is_cut_short(&self) -> bool {
+        self.open && !self.heard_close && !self.said_close
     }
 
     /// Takes ciphertext and leaves it for the next [`Session::receive`]: what a handshake costs is so spent when there
@@ -295,7 +304,7 @@ impl Session {
 
     fn make_room(&mut self, plain: usize, bench: &mut Bench) {
         if self.out.capacity() == 0 {
-            self.out = bench.spare.pop().unwrap_or_default();
+            self.out = bench.take();
         }
         self.out.reserve(plain + plain.div_ceil(RECORD) * OVERHEAD);
     }
@@ -409,6 +418,12 @@ impl Session {
     #[must_use]
     pub fn is_sending(&self) -> bool {
         self.sending.is_some()
+    }
+
+    /// Whether there is something to send behind what is on its way.
+    #[must_use]
+    pub fn has_more(&self) -> bool {
+        !self.out.is_empty()
     }
 
     /// Whether anything is still to be sent, or on its way.

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use rcgen::SanType;
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection, ServerConfig};
+use rustls::version::{TLS12, TLS13};
+use rustls::{ClientConfig, ClientConnection, ServerConfig, SupportedProtocolVersion};
 
 use self::pki::Pki;
 use super::*;
@@ -38,8 +39,12 @@ fn server(pki: &Pki) -> Arc<ServerConfig> {
 }
 
 fn client(pki: &Pki) -> ClientConnection {
+    client_of(pki, &TLS13)
+}
+
+fn client_of(pki: &Pki, version: &'static SupportedProtocolVersion) -> ClientConnection {
     let ring = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(ring).with_safe_default_protocol_versions().unwrap();
+    let builder = ClientConfig::builder_with_provider(ring).with_protocol_versions(&[version]).unwrap();
     let mut config = builder.with_root_certificates(roots(&pki.ca()).unwrap()).with_no_client_auth();
     config.alpn_protocols = vec![ALPN.to_vec()];
     ClientConnection::new(Arc::new(config), ServerName::try_from("localhost").unwrap()).unwrap()
@@ -88,7 +93,11 @@ fn show(client: &mut ClientConnection, mut bytes: &[u8], read: &mut Vec<u8>) {
 
 /// A session whose handshake is over.
 fn open(pki: &Pki) -> (Session, ClientConnection, Bench) {
-    let (mut session, mut client, mut bench) = (Session::new(server(pki)).unwrap(), client(pki), Bench::default());
+    shake(server(pki), client(pki))
+}
+
+fn shake(config: Arc<ServerConfig>, mut client: ClientConnection) -> (Session, ClientConnection, Bench) {
+    let (mut session, mut bench) = (Session::new(config).unwrap(), Bench::default());
     while client.is_handshaking() || !session.is_open() {
         let bytes = outgoing(&mut client);
         session.receive(&bytes, &mut bench, |_| ()).unwrap();
@@ -270,7 +279,7 @@ fn the_end_is_said_and_heard() {
     client.send_close_notify();
     let mut heard = 0;
     session.receive(&outgoing(&mut client), &mut bench, |news| heard += u32::from(news == News::Closed)).unwrap();
-    assert!(heard == 1 && session.heard_close());
+    assert!(heard == 1 && !session.is_cut_short());
     session.seal(&batch(b"last words"), &NoLeases, &mut bench).unwrap();
     session.close_notify();
     session.close_notify();
@@ -279,6 +288,46 @@ fn the_end_is_said_and_heard() {
     show(&mut client, &bytes, &mut seen);
     let state = client.process_new_packets().unwrap();
     assert_eq!((seen.as_slice(), left, state.peer_has_closed()), (&b"last words"[..], 10, true));
+}
+
+#[test]
+fn the_version_before_is_served_by_option_alone() {
+    let pki = Pki::new();
+    let options = options(&pki);
+    let config = Acceptor::new(&TlsOptions { tls12: true, ..options.clone() }, &[ALPN]).unwrap().config();
+    let (mut session, mut client, mut bench) = shake(config, client_of(&pki, &TLS12));
+    let data = noise(40_000);
+    session.seal(&batch(&data), &NoLeases, &mut bench).unwrap();
+    let (bytes, left) = flush(&mut session, &mut bench);
+    let mut seen = Vec::new();
+    show(&mut client, &bytes, &mut seen);
+    assert!(seen == data && left == data.len());
+    let config = Acceptor::new(&options, &[ALPN]).unwrap().config();
+    let hello = outgoing(&mut client_of(&pki, &TLS12));
+    assert!(feed(config, [hello.as_slice()], |_| panic!("it is too old")).is_err());
+}
+
+#[test]
+fn keys_are_renewed_on_the_way() {
+    use std::io::Write;
+    let pki = Pki::new();
+    let (mut session, mut client, mut bench) = open(&pki);
+    let (mut up, mut down) = (Vec::new(), Vec::new());
+    for n in 0..5u8 {
+        client.refresh_traffic_keys().unwrap();
+        client.writer().write_all(&[n]).unwrap();
+        let told = |news: News<'_>| {
+            if let News::Bytes(bytes) = news {
+                up.extend_from_slice(bytes)
+            }
+        };
+        session.receive(&outgoing(&mut client), &mut bench, told).unwrap();
+        session.seal(&batch(&[n]), &NoLeases, &mut bench).unwrap();
+        let (bytes, left) = flush(&mut session, &mut bench);
+        assert_eq!(left, 1);
+        show(&mut client, &bytes, &mut down);
+    }
+    assert_eq!((up.as_slice(), down.as_slice()), (&[0, 1, 2, 3, 4][..], &[0, 1, 2, 3, 4][..]));
 }
 
 #[test]

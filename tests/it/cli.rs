@@ -8,6 +8,7 @@
 //! | `exec` | providers that run a command for each request |
 //! | `log`, `notify` | what the broker logs; what systemd is told |
 //! | `admin` | what looks at a running broker: lists, check, drain, top |
+//! | `tls` | TLS in every command, and its files |
 //! | `tools` | ping and demo |
 
 mod admin;
@@ -17,4 +18,5 @@ mod notify;
 mod request;
 pub mod run;
 mod serve;
+mod tls;
 mod tools;

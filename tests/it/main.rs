@@ -4,6 +4,8 @@
 #![allow(unreachable_pub)] // one binary: what its modules share is public to each other
 
 mod admin;
+#[cfg(all(feature = "forward", feature = "toolkit"))]
+mod bridges;
 mod broker;
 mod cli;
 #[path = "../../benches/common/mod.rs"]

@@ -219,13 +219,16 @@ fn a_full_socket_loses_nothing() {
 
 #[test]
 fn a_session_is_gone_on_with() {
-    everywhere(&Limits::default(), false, |broker| {
+    everywhere(&Limits::default(), true, |broker| {
         run(async {
-            let _provider = echo(&broker.url(), "echo", broker.trusting()).await;
-            let pool =
-                corelay::client::ConsumerPool::connect_with(broker.url(), "echo", 3, broker.trusting()).await.unwrap();
+            let shop = broker.showing(broker.pki.client("shop"));
+            let _provider = echo(&broker.url(), "echo", shop.clone()).await;
+            let pool = corelay::client::ConsumerPool::connect_with(broker.url(), "echo", 3, shop).await.unwrap();
             let answer = pool.get().send("again", SOON).await.unwrap().bytes().await.unwrap();
             assert_eq!(answer, "again");
+            // a ticket says who it was given to
+            let known = broker.connections();
+            assert!(known.len() == 4 && known.iter().all(|conn| conn.info.identity.as_deref() == Some("shop")));
         });
         let figures = broker.figures();
         assert!(figures.opened == 4 && figures.resumed >= 1, "{figures:?}");

@@ -32,6 +32,8 @@ pub struct Layout {
     pub histograms: usize,
     /// Messages each core forwards: on their way, in the making, in queues; in bytes.
     pub forwarding: usize,
+    /// What TLS takes on each core to work in, in bytes.
+    pub tls_core: usize,
     /// What TLS takes for a connection, in bytes; 0 where nothing listens with it.
     pub tls_connection: usize,
     /// What TLS takes besides until the handshake is over, in bytes.
@@ -125,6 +127,8 @@ impl Limits {
         ];
         if layout.tls_connection > 0 {
             terms.extend([
+                // what is decrypted and encrypted just now, and spare buffers for it
+                line("TLS at work", "fixed, io.buffer_size", Share::Core, layout.tls_core),
                 // keys and state of a session, and the part of a record that has come; what it sends is ciphertext in
                 // place of what core_buffer counts
                 line(

@@ -313,7 +313,7 @@ where
 
     pub(super) fn tls_ended(&mut self, user: u64) {
         let Some(entry) = self.secure.get(user) else { return };
-        let (conn, truncated) = (entry.conn, entry.session.is_open() && !entry.session.heard_close());
+        let (conn, truncated) = (entry.conn, entry.session.is_cut_short());
         self.secure.figures.truncated += u64::from(truncated);
         self.core.lost(self.now, conn);
     }
@@ -341,6 +341,7 @@ where
         let Some(mut entry) = self.secure.entries.remove(Key::unpack(handle & !TLS)) else { return };
         if !entry.session.is_open() && !entry.failed {
             self.secure.figures.failed += 1;
+            self.secure.log.given_up(self.now);
         }
         if !abort {
             entry.session.close_notify();
@@ -387,6 +388,10 @@ where
         let Some(entry) = entries.get_mut(key) else { return self.core.recycle(batch) };
         let conn = entry.conn;
         if std::mem::take(&mut entry.lent) {
+            batch.sent += std::mem::take(&mut entry.left);
+            if batch.remaining() == 0 {
+                return self.core.sent(self.now, conn, batch, false);
+            }
             entry.batch = Some(batch);
             return self.secure.touch(key);
         }
@@ -423,7 +428,7 @@ where
                 }
                 None => {}
             }
-            *awaits |= (was_sending && !entry.session.is_blocked()) || entry.shut;
+            *awaits |= (was_sending && entry.session.has_more()) || entry.shut;
         }
     }
 }
@@ -436,13 +441,24 @@ struct Quiet {
 }
 
 impl Quiet {
-    fn fault(&mut self, now: Time, peer: &str, was_open: bool, fault: &Fault) {
+    /// Whether a line may be written now; with how many others were not.
+    fn turn(&mut self, now: Time) -> Option<u64> {
         if now < self.next {
             self.unsaid += 1;
-            return;
+            return None;
         }
         self.next = now + LOG_EVERY;
-        let more = std::mem::take(&mut self.unsaid);
+        Some(std::mem::take(&mut self.unsaid))
+    }
+
+    fn given_up(&mut self, now: Time) {
+        if let Some(more) = self.turn(now) {
+            warn!(more, "a TLS handshake was given up, or took longer than handshake_timeout");
+        }
+    }
+
+    fn fault(&mut self, now: Time, peer: &str, was_open: bool, fault: &Fault) {
+        let Some(more) = self.turn(now) else { return };
         if was_open {
             warn!(peer, %fault, more, "a TLS session ended");
         } else {

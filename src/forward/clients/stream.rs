@@ -70,8 +70,12 @@ impl<D: Dial> StreamClient<D> {
             Some((kind, text)) if delivered < encoded.ends.len() => {
                 let error = SendError::new(kind, text);
                 // a message cut short has not arrived, where the target can tell; what is behind it has not left
-                let is_doubtful = encoded.is_cut(written.count) && !self.format.shows_cuts();
-                Some(if is_doubtful { error.in_doubt().alone() } else { error })
+                let is_cut = encoded.is_cut(written.count) && !self.format.shows_cuts();
+                Some(match (written.in_doubt, is_cut) {
+                    (true, _) => error.in_doubt(),
+                    (false, true) => error.in_doubt().alone(),
+                    (false, false) => error,
+                })
             }
             // all of it had gone before the connection ended
             Some(_) => encoded.error,

@@ -96,6 +96,7 @@ impl TlsWire {
 
 impl Wire for TlsWire {
     const IS_DATAGRAM: bool = false;
+    const IS_EXACT: bool = false;
 
     /// Flushed, so that what is counted as written is with the kernel.
     async fn write(&self, bytes: Vec<u8>, from: usize) -> (io::Result<usize>, Vec<u8>) {

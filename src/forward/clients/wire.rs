@@ -31,6 +31,8 @@ const READ: usize = 4096;
 pub(super) trait Wire: 'static {
     /// Datagrams: each write is one, and an empty one is no end.
     const IS_DATAGRAM: bool;
+    /// A write that fails has left nothing behind. Not so where bytes are kept for encryption.
+    const IS_EXACT: bool = true;
 
     /// Writes some of the bytes behind `from`.
     fn write(&self, bytes: Vec<u8>, from: usize) -> impl Future<Output = (io::Result<usize>, Vec<u8>)>;
@@ -58,6 +60,8 @@ enum Order {
 pub(super) struct Written {
     /// Bytes the kernel has taken.
     pub(super) count: usize,
+    /// It may have taken more.
+    pub(super) in_doubt: bool,
     pub(super) error: Option<(SendErrorKind, String)>,
 }
 
@@ -110,7 +114,10 @@ impl Connection {
     /// Writes all of it, or as much as can be.
     pub(super) async fn write(&self, bytes: Vec<u8>, patience: Duration) -> Written {
         let (done, written) = oneshot::channel();
-        let gone = || Written { count: 0, error: Some((SendErrorKind::Closed, "connection closed".to_owned())) };
+        let gone = || {
+            let error = Some((SendErrorKind::Closed, "connection closed".to_owned()));
+            Written { count: 0, in_doubt: false, error }
+        };
         if self.orders.send(Order::Write { bytes, patience, done }).await.is_err() {
             return gone();
         }
@@ -240,7 +247,7 @@ async fn write_all<W: Wire>(wire: &W, mut bytes: Vec<u8>, patience: Duration) ->
             Err(error) => Some((kind_of(&error), error.to_string())),
         };
         if error.is_some() || count >= bytes.len() {
-            return Written { count, error };
+            return Written { count, in_doubt: error.is_some() && !W::IS_EXACT, error };
         }
     }
 }

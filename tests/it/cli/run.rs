@@ -102,7 +102,12 @@ impl Broker {
 
     /// With its log to be read.
     pub fn logging() -> (Broker, BufReader<ChildStderr>) {
-        let mut broker = Broker::spawn(Broker::line().args(["--log", "info"]).stderr(Stdio::piped()));
+        Broker::logging_with(&[])
+    }
+
+    /// The same, with these arguments besides.
+    pub fn logging_with(more: &[&str]) -> (Broker, BufReader<ChildStderr>) {
+        let mut broker = Broker::spawn(Broker::line().args(["--log", "info"]).args(more).stderr(Stdio::piped()));
         let log = broker.process.0.stderr.take().expect("stderr is piped");
         (broker, BufReader::new(log))
     }

@@ -1,4 +1,4 @@
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Seek, Write};
 use std::process::Stdio;
 
 use rustix::process::Signal;
@@ -107,4 +107,28 @@ fn a_wrong_setting_is_refused_before_anything_starts() {
     let output = finish(corelay(&["serve"]).env("CORELAY_SERVER_CORES", "none"), b"");
     assert_code(&output, 2);
     assert!(text(&output.stderr).contains("CORELAY_SERVER_CORES: server.cores = none: expected"));
+}
+
+#[test]
+fn sighup_reads_the_settings_again_and_a_bad_file_changes_nothing() {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    let mut rewrite = |text: &str| {
+        file.as_file_mut().set_len(0).unwrap();
+        file.rewind().unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        file.path().to_owned()
+    };
+    let path = rewrite("[limits]\nwindow = '64KiB'\n");
+    let (mut broker, log) = Broker::logging_with(&["--config", path.to_str().unwrap()]);
+    let mut log = log.lines().map(Result::unwrap);
+    let mut hear = |what: &str| log.find(|line| line.contains(what)).unwrap_or_else(|| panic!("{what}"));
+    hear("started");
+    rewrite("[limits]\nwindow = 'wide'\n");
+    broker.process.signal(Signal::HUP);
+    assert!(hear("everything stays as it was").contains(":2: limits.window = wide"));
+    rewrite("[limits]\nwindow = '128KiB'\n");
+    broker.process.signal(Signal::HUP);
+    assert!(hear("reloaded").contains("limits.window will change with the next start"));
+    broker.process.signal(Signal::TERM);
+    assert_eq!(broker.process.code(), Some(0));
 }
