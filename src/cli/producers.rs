@@ -36,6 +36,7 @@ fn written(page: &Producerz) -> String {
     }
     let mut table = Table::new(&[
         "PRODUCER",
+        "PROTOCOL",
         "ADDRESS",
         "STATE",
         "TAKES",
@@ -52,7 +53,9 @@ fn written(page: &Producerz) -> String {
     ]);
     for producer in &page.producers {
         let counts = &producer.counts;
-        let mut row = vec![shown(&producer.id), shown(&producer.address), producer.state.clone(), takes(producer)];
+        let target = [&producer.id, &producer.protocol, &producer.address].map(|text| shown(text));
+        let mut row = Vec::from(target);
+        row.extend([producer.state.clone(), takes(producer)]);
         row.extend([counts.accepted, counts.forwarded].map(text::grouped));
         row.push(text::bytes(counts.forwarded_bytes));
         let given_up = [counts.retried, counts.dropped_total(), counts.dead_lettered, counts.queue_messages];

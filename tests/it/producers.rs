@@ -73,12 +73,13 @@ impl Busy {
             assert_eq!(consumer.next_past_credit().kind, FrameType::Response);
         }
         eventually("all to be delivered or given up, and the breakers to open", || {
-            let state = |id| self.producer(id).state == "open";
+            // from then on `open`, and `half_open` for the moment of each try
+            let is_shut = |id| self.producer(id).state != "closed";
             let short = &self.producer("short").counts;
             self.producer("audit").counts.forwarded == 2 * MESSAGES
                 && short.dropped["too_large"] == MESSAGES
-                && state("refusing")
-                && state("hook")
+                && is_shut("refusing")
+                && is_shut("hook")
         });
     }
 
@@ -131,7 +132,7 @@ fn producers_are_shown_as_they_are() {
         assert_eq!(per_core.iter().map(|core| core.core).collect::<Vec<_>>(), [0, 1], "{id}");
         assert_eq!(per_core.iter().map(|core| core.counts.accepted).sum::<u64>(), counts.accepted, "{id}");
         assert_eq!(per_core.iter().map(|core| core.counts.latency.count).sum::<u64>(), counts.latency.count, "{id}");
-        assert_eq!(counts.queue_limit, (2 * 8) << 20, "{id}");
+        assert_eq!(counts.queue_limit, 2 * (8 << 20), "{id}");
         assert_eq!(counts.dropped["handover"], 0, "{id}");
     }
     let [audit, refusing, hook, short] = &page.producers[..] else { panic!("{page:#?}") };
@@ -148,7 +149,7 @@ fn producers_are_shown_as_they_are() {
         let error = down.counts.last_error.as_ref().expect("it was refused");
         assert!(error.text.contains("refused") && error.age_seconds < 60.0, "{error:?}");
         // one core has the channel, the other nothing to send
-        assert_eq!(down.per_core.iter().filter(|core| core.state == "open").count(), 1, "{down:#?}");
+        assert_eq!(down.per_core.iter().filter(|core| core.state != "closed").count(), 1, "{down:#?}");
     }
     assert_eq!((hook.promise.as_str(), hook.what.as_str(), hook.channels.len()), ("at_least_once", "request", 0));
     assert_eq!(
@@ -208,7 +209,7 @@ fn a_target_that_is_down_degrades_and_no_page_tells_a_password() {
 
 /// Cells apart by two spaces, and what differs from run to run replaced.
 fn normalised(busy: &Busy, shown: &str) -> String {
-    let mut shown = shown.replace(&*busy.dir.path().to_string_lossy(), "/DIR");
+    let mut shown = shown.replace(&*busy.dir.path().to_string_lossy(), "/DIR").replace("half_open", "open");
     for (port, name) in &busy.ports {
         shown = shown.replace(&format!("127.0.0.1:{port}"), &format!("127.0.0.1:{name}"));
     }
@@ -218,9 +219,9 @@ fn normalised(busy: &Busy, shown: &str) -> String {
             return format!("{id}: N s ago: {error}\n");
         }
         let mut cells: Vec<&str> = line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect();
-        if cells.len() == 14 && cells[0] != "PRODUCER" {
-            cells[7] = if cells[7] == "0" { "0" } else { "SOME" };
-            for time in [12, 13] {
+        if cells.len() == 15 && cells[0] != "PRODUCER" {
+            cells[8] = if cells[8] == "0" { "0" } else { "SOME" };
+            for time in [13, 14] {
                 cells[time] = if cells[time] == "-" { "-" } else { "TIME" };
             }
         }

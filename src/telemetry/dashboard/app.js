@@ -297,7 +297,7 @@ function drawProducers({ producers }) {
   const rows = producers.map((producer) => {
     const row = document.createElement("tr");
     cell(row, producer.id, "id");
-    cell(row, producer.address);
+    cell(row, `${producer.protocol}, ${producer.address}`);
     const error = producer.last_error;
     const state = cell(row, producer.state.replace("_", " "), producer.state === "closed" ? "" : "bad");
     state.title = producer.per_core.map(({ core, state }) => `core ${core}: ${state}`).join("\n");
