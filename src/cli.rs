@@ -6,7 +6,7 @@
 //! | `request`, `publish` | the sending side |
 //! | `reply`, `exec` | the answering side |
 //! | `ping` | round trips to a broker |
-//! | `top`, `lists`, `drain`, `check`, `log` | a running broker, by its admin endpoint |
+//! | `top`, `lists`, `producers`, `drain`, `check`, `log` | a running broker, by its admin endpoint |
 //! | `shell` | completions, the manual page |
 //! | `demo` | all of it at once, measured |
 //! | `notify`, `spans` | what systemd is told; where spans go |
@@ -24,6 +24,7 @@ mod lists;
 mod log;
 mod notify;
 mod ping;
+mod producers;
 mod publish;
 mod reload;
 mod reply;
@@ -78,6 +79,7 @@ enum Command {
     Channels(lists::ChannelsArgs),
     Connections(lists::ConnectionsArgs),
     Latency(lists::LatencyArgs),
+    Producers(producers::Args),
     Check(check::Args),
     Drain(drain::Args),
     Log(log::Args),
@@ -126,6 +128,7 @@ impl Command {
             Command::Channels(args) => lists::channels(args),
             Command::Connections(args) => lists::connections(args),
             Command::Latency(args) => lists::latency(args),
+            Command::Producers(args) => producers::run(args),
             Command::Check(args) => check::run(args),
             Command::Drain(args) => drain::run(args),
             Command::Log(args) => log::run(args),

@@ -178,7 +178,7 @@ pub(crate) fn latency(args: LatencyArgs) -> Result<(), Failure> {
     say(&format!("{}{silent}", table.text()))
 }
 
-fn raw(admin: &AdminArgs, path: &str) -> Result<(), Failure> {
+pub(crate) fn raw(admin: &AdminArgs, path: &str) -> Result<(), Failure> {
     let page = block_on(admin.page(path))?;
     let mut body = String::from_utf8_lossy(&page.body).into_owned();
     if !body.ends_with('\n') {
@@ -200,11 +200,11 @@ fn finish<T>(table: &Table, list: &Listing<T>, what: &str) -> Result<(), Failure
     say(&format!("{table}{more}{}", silence(&list.silent_cores)))
 }
 
-fn silence(cores: &[u16]) -> String {
+pub(crate) fn silence(cores: &[u16]) -> String {
     if cores.is_empty() { String::new() } else { format!("no answer from core {}\n", numbers(cores)) }
 }
 
-fn say(text: &str) -> Result<(), Failure> {
+pub(crate) fn say(text: &str) -> Result<(), Failure> {
     let mut stdout = std::io::stdout().lock();
     stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(|error| Failure::stdout(&error))
 }
@@ -216,7 +216,12 @@ pub(crate) fn called(name: &Option<String>, id: &str) -> String {
 
 /// What a stranger may have named, as a terminal can be trusted with it.
 pub(crate) fn shown(name: &str) -> String {
-    let plain: String = name.chars().map(|c| if c.is_control() { '?' } else { c }).take(64).collect();
+    shown_to(name, 64)
+}
+
+/// The same, with room for so many characters.
+pub(crate) fn shown_to(name: &str, most: usize) -> String {
+    let plain: String = name.chars().map(|c| if c.is_control() { '?' } else { c }).take(most).collect();
     if plain.is_empty() { "-".to_owned() } else { plain }
 }
 
@@ -250,21 +255,21 @@ fn seconds_of(seconds: f64) -> Duration {
 
 /// Columns as wide as what is in them: the first one to the left, numbers to the right.
 #[derive(Debug)]
-struct Table {
+pub(crate) struct Table {
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
-    fn new(head: &[&str]) -> Table {
+    pub(crate) fn new(head: &[&str]) -> Table {
         Table { rows: vec![head.iter().map(ToString::to_string).collect()] }
     }
 
-    fn row(&mut self, row: Vec<String>) {
+    pub(crate) fn row(&mut self, row: Vec<String>) {
         debug_assert_eq!(row.len(), self.rows[0].len());
         self.rows.push(row);
     }
 
-    fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let width = |column: usize| self.rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
         let widths: Vec<usize> = (0..self.rows[0].len()).map(width).collect();
         // figures with a unit behind them, or grouped by commas

@@ -6,7 +6,7 @@ use std::io::IsTerminal;
 use std::thread;
 use std::time::Duration;
 
-use corelay::telemetry::view::{Channel, Health, Historyz, Listing, Point, Varz};
+use corelay::telemetry::view::{Channel, Health, Historyz, Listing, Point, Producer, Producerz, Varz};
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 use tokio::sync::mpsc;
 
@@ -43,6 +43,7 @@ struct Shown {
     health: Health,
     points: Vec<Point>,
     channels: Listing<Channel>,
+    producers: Vec<Producer>,
     /// Channels scrolled past.
     scrolled: usize,
     paused: bool,
@@ -63,6 +64,7 @@ impl Shown {
         self.points.drain(..self.points.len().saturating_sub(KEPT));
         self.health = admin.get("/healthz").await?;
         self.channels = admin.get("/channelz?limit=200").await?;
+        self.producers = admin.get::<Producerz>("/producerz").await?.producers;
         self.scrolled = self.scrolled.min(self.channels.items.len().saturating_sub(1));
         self.varz = varz;
         Ok(())

@@ -40,6 +40,16 @@ const BUILT_IN: &[BuiltIn] = &[
     BuiltIn { scheme: "file", make: Make::Parsed(|url| Ok(Arc::new(FileClient::from_url(url)?))) },
     BuiltIn { scheme: "https", make: HTTPS },
     BuiltIn { scheme: "tls", make: TLS },
+    BuiltIn { scheme: "nats", make: NATS },
+    BuiltIn { scheme: "nats+tls", make: NATS },
+    BuiltIn { scheme: "redis", make: REDIS },
+    BuiltIn { scheme: "rediss", make: REDIS },
+    BuiltIn { scheme: "amqp", make: AMQP },
+    BuiltIn { scheme: "amqps", make: AMQP },
+    BuiltIn { scheme: "kafka", make: KAFKA },
+    BuiltIn { scheme: "kafka+tls", make: KAFKA },
+    BuiltIn { scheme: "postgres", make: POSTGRES },
+    BuiltIn { scheme: "postgresql", make: POSTGRES },
 ];
 
 #[cfg(feature = "https")]
@@ -50,6 +60,27 @@ const TLS: Make = Make::Parsed(|url| Ok(Arc::new(clients::TlsClient::from_url(ur
 const HTTPS: Make = Make::Missing("https");
 #[cfg(not(feature = "https"))]
 const TLS: Make = Make::Missing("https");
+
+#[cfg(feature = "nats")]
+const NATS: Make = Make::Text(|url| Ok(Arc::new(super::NatsClient::new(url)?)));
+#[cfg(not(feature = "nats"))]
+const NATS: Make = Make::Missing("nats");
+#[cfg(feature = "redis")]
+const REDIS: Make = Make::Text(|url| Ok(Arc::new(super::RedisClient::new(url)?)));
+#[cfg(not(feature = "redis"))]
+const REDIS: Make = Make::Missing("redis");
+#[cfg(feature = "amqp")]
+const AMQP: Make = Make::Text(|url| Ok(Arc::new(super::AmqpClient::new(url)?)));
+#[cfg(not(feature = "amqp"))]
+const AMQP: Make = Make::Missing("amqp");
+#[cfg(feature = "kafka")]
+const KAFKA: Make = Make::Text(|url| Ok(Arc::new(super::KafkaClient::new(url)?)));
+#[cfg(not(feature = "kafka"))]
+const KAFKA: Make = Make::Missing("kafka");
+#[cfg(feature = "postgres")]
+const POSTGRES: Make = Make::Text(|url| Ok(Arc::new(super::PostgresClient::new(url)?)));
+#[cfg(not(feature = "postgres"))]
+const POSTGRES: Make = Make::Missing("postgres");
 
 static REGISTERED: RwLock<BTreeMap<String, Registered>> = RwLock::new(BTreeMap::new());
 

@@ -10,6 +10,8 @@
 //! again, on one thread's [`runtime`]. `docs/FORWARDING.md` has the table of clients and what they promise.
 
 mod breaker;
+#[cfg(any(feature = "nats", feature = "redis", feature = "amqp", feature = "kafka"))]
+pub mod bridges;
 mod client;
 mod clients;
 mod dead_letter;
@@ -17,20 +19,34 @@ pub mod envelope;
 mod error;
 mod factory;
 pub mod framing;
+#[cfg(any(feature = "nats", feature = "redis", feature = "amqp", feature = "kafka", feature = "postgres"))]
+mod headers;
 mod message;
 mod options;
 mod outcome;
 mod pool;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod producer;
 mod queue;
 mod runner;
 pub mod runtime;
 mod stats;
+#[cfg(any(feature = "nats", feature = "redis", feature = "amqp", feature = "kafka", feature = "postgres"))]
+mod target;
 mod trouble;
 mod url;
 mod wait;
 
 pub use breaker::State;
+#[cfg(feature = "amqp")]
+pub use bridges::AmqpClient;
+#[cfg(feature = "kafka")]
+pub use bridges::KafkaClient;
+#[cfg(feature = "nats")]
+pub use bridges::NatsClient;
+#[cfg(feature = "redis")]
+pub use bridges::RedisClient;
 pub use client::{BatchFuture, Client, Done, Promise, SendFuture, Takes};
 pub use clients::*;
 pub use error::{SendError, SendErrorKind};
@@ -43,9 +59,13 @@ pub use pool::{
     PoolError, ProducerPool, Results, add_tcp_producer, add_tcp_producer_with_timeout, forward_to_all_producers,
     forward_to_all_producers_blocking, forward_to_producer, forward_to_producer_blocking, get_producer_pool,
 };
+#[cfg(feature = "postgres")]
+pub use postgres::PostgresClient;
 pub use producer::Producer;
 pub use runner::Runner;
 pub use stats::{Counters, Dropped, LastError, Report, Snapshot};
+#[cfg(any(feature = "nats", feature = "redis", feature = "amqp", feature = "kafka", feature = "postgres"))]
+pub use target::InvalidTarget;
 pub use url::UrlError;
 
 #[cfg(test)]

@@ -295,6 +295,18 @@ impl Producer {
         lock(&self.shared().level).callbacks.push(Box::new(told));
     }
 
+    /// Whether it sends: what [`snapshot`](Producer::snapshot) says of it, for less.
+    #[must_use]
+    pub fn state(&self) -> State {
+        lock(&self.shared().health).state
+    }
+
+    /// The last failure, if there was one.
+    #[must_use]
+    pub fn last_error(&self) -> Option<LastError> {
+        lock(&self.shared().health).last.clone()
+    }
+
     /// All that is known of it now.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {

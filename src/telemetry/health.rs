@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::cores::Silent;
 use super::state::State;
-use super::view;
+use super::{producers, view};
 use crate::broker::ShardFigures;
 
 /// A core that has been silent for so long is stuck: no turn lasts that long, nor does a starved machine starve it so
@@ -46,6 +46,7 @@ impl Health {
         if connections >= limits.max_connections as usize {
             health.short.push(format!("{connections} connections are open (max_connections): more are refused"));
         }
+        health.short.extend(producers::shut(&state.inspector));
         health
     }
 

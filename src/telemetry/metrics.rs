@@ -4,6 +4,7 @@ use super::cores;
 use super::latency::Distribution;
 use super::lists::{AllTimes, label};
 use super::process;
+use super::producers::{self, Producers};
 use super::prometheus::{Bounds, Families, Labels};
 use super::state::State;
 use super::totals::{by_code, by_limit};
@@ -40,6 +41,7 @@ pub(super) async fn cores(state: &State) -> String {
         );
         families.times("corelay_request", TOTAL, labels(), &Distribution::of(&meters.total), Bounds::Twice);
     }
+    producers::families(&mut families, &Producers::of(state).await);
     families.encode()
 }
 

@@ -17,6 +17,7 @@
 //! | `/metrics`, `/metrics/channels` | for Prometheus: of each core; of each channel |
 //! | `/varz` | process and totals |
 //! | `/connz`, `/channelz` | who is connected; what the channels do |
+//! | `/producerz` | what becomes of messages forwarded to outside systems |
 //! | `/latencyz` | percentiles of each channel; `?format=hgrm` for HdrHistogram's plotter |
 //! | `/historyz` | the last five minutes, second by second |
 //! | `/log`, `PUT /log` | what is logged; changes it |
@@ -35,6 +36,7 @@ mod options;
 #[cfg(feature = "otel")]
 pub mod otlp;
 mod process;
+mod producers;
 mod prometheus;
 mod routes;
 mod serve;

@@ -51,7 +51,11 @@ pub(super) enum Bounds {
 
 impl Families {
     fn family(&mut self, name: &'static str, help: &'static str, unit: Option<Unit>, kind: MetricType) -> &mut Family {
-        let at = self.0.iter().position(|family| family.name == name).unwrap_or_else(|| {
+        // a count of things and one of their bytes may share a name: the unit makes it two
+        let is_it = |family: &Family| {
+            family.name == name && family.unit.as_ref().map(Unit::as_str) == unit.as_ref().map(Unit::as_str)
+        };
+        let at = self.0.iter().position(is_it).unwrap_or_else(|| {
             self.0.push(Family { name, help, unit, kind, samples: Vec::new() });
             self.0.len() - 1
         });
@@ -155,6 +159,7 @@ mod tests {
             families.counter("corelay_requests", "Requests read.", vec![("core", core.into())], 7);
         }
         families.bytes("corelay_sent", "Bytes sent.", vec![], 1 << 40);
+        families.counter("corelay_sent", "Messages sent.", vec![], 3);
         families.gauge("corelay_connections", "Connections.", vec![("role", "a \"b\"".into())], 3);
         let times = Distribution::of(&histogram);
         families.times("corelay_wait", "Waits.", vec![], &times, Bounds::Twice);
@@ -165,6 +170,7 @@ mod tests {
             "corelay_requests_total{core=\"0\"} 7",
             "corelay_requests_total{core=\"1\"} 7",
             "corelay_sent_bytes_total 1099511627776",
+            "corelay_sent_total 3",
             "corelay_connections{role=\"a \\\"b\\\"\"} 3.0",
             "corelay_wait_seconds_count 4",
             "corelay_wait_seconds_bucket{le=\"0.000032768\"} 1",

@@ -14,7 +14,7 @@ use super::guard::guard;
 use super::health::Health;
 use super::lists::{self, ChannelArg, Wanted};
 use super::state::State as Shared;
-use super::{dashboard, log, metrics, prometheus, totals};
+use super::{dashboard, log, metrics, producers, prometheus, totals};
 
 type Admin = State<Arc<Shared>>;
 
@@ -43,6 +43,7 @@ pub(super) fn router(state: Arc<Shared>) -> Router {
         .route("/varz", get(async |State(state): Admin| Json(totals::varz(&state).await)))
         .route("/connz", get(connz))
         .route("/channelz", get(channelz))
+        .route("/producerz", get(async |State(state): Admin| Json(producers::page(&state).await)))
         .route("/latencyz", get(latencyz))
         .route("/historyz", get(historyz))
         .route("/log", get(log::get).put(log::put).layer(DefaultBodyLimit::max(log::MAX_FILTER)))

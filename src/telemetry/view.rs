@@ -273,6 +273,113 @@ pub struct Channel {
     pub latency: Latency,
 }
 
+/// `/producerz`: what becomes of messages forwarded to outside systems.
+///
+/// ```
+/// use corelay::telemetry::view::Producerz;
+/// let page: Producerz = serde_json::from_str(r#"{"producers":[],"silent_cores":[]}"#).unwrap();
+/// assert_eq!(page, Producerz::default());
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Producerz {
+    /// In the order of the configuration, those of the program itself behind them.
+    pub producers: Vec<Producer>,
+    /// Cores that gave no answer: what they dropped on the way to their producers (`handover`) is missing.
+    pub silent_cores: Vec<u16>,
+}
+
+/// A producer, all its cores together.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Producer {
+    /// Its id.
+    pub id: String,
+    /// The protocol: `tcp`, `http`, ...
+    pub protocol: String,
+    /// The target, never with a password.
+    pub address: String,
+    /// What *forwarded* means there: `at_most_once` or `at_least_once`.
+    pub promise: String,
+    /// Which half of an exchange it gets: `request`, `response` or `both`.
+    pub what: String,
+    /// The channels it gets messages from, as they were written; none: all.
+    pub channels: Vec<String>,
+    /// The largest body its target takes; none: any.
+    pub max_body: Option<u64>,
+    /// Whether it takes larger messages in parts.
+    pub parts: bool,
+    /// What happens to a message that finds no room: `drop-newest`, `drop-oldest` or `block`.
+    pub when_full: String,
+    /// The worst of its cores' breakers: `open`, `half_open` or `closed`.
+    pub state: String,
+    /// The sum of its cores; the last error of any.
+    #[serde(flatten)]
+    pub counts: ProducerCounts,
+    /// Each core by itself.
+    pub per_core: Vec<CoreProducer>,
+}
+
+/// A producer on one core: it has a connection and a queue of its own there.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct CoreProducer {
+    /// The core.
+    pub core: u16,
+    /// Its breaker: `open`, `half_open` or `closed`.
+    pub state: String,
+    /// What it counted.
+    #[serde(flatten)]
+    pub counts: ProducerCounts,
+}
+
+/// What a producer counted. `accepted = forwarded + dropped + dead_lettered + queue_messages`, where `handover` is left
+/// out of `dropped`: those never came to it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ProducerCounts {
+    /// Messages brought to it.
+    pub accepted: u64,
+    /// Messages delivered, as far as its promise goes.
+    pub forwarded: u64,
+    /// Body bytes delivered.
+    pub forwarded_bytes: u64,
+    /// Times a message was sent again.
+    pub retried: u64,
+    /// Messages given up and gone, by reason; `handover`: no room between the core and its producers.
+    pub dropped: BTreeMap<String, u64>,
+    /// Messages given up and written to the dead letter file.
+    pub dead_lettered: u64,
+    /// Messages waiting or being sent.
+    pub queue_messages: u64,
+    /// What they cost.
+    pub queue_bytes: u64,
+    /// What they may cost.
+    pub queue_limit: u64,
+    /// What went wrong last.
+    pub last_error: Option<ProducerError>,
+    /// From accepting a message to having delivered it.
+    pub latency: Latency,
+}
+
+impl ProducerCounts {
+    /// Messages dropped for any reason.
+    #[must_use]
+    pub fn dropped_total(&self) -> u64 {
+        self.dropped.values().sum()
+    }
+}
+
+/// A failure of a producer.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ProducerError {
+    /// In words, never with a password.
+    pub text: String,
+    /// How long ago.
+    pub age_seconds: f64,
+}
+
 /// `/latencyz`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]

@@ -1,5 +1,5 @@
 //! One interface to publish and consume messages, over whatever system carries them: the same program runs on the
-//! memory of one process, on corelay's channels, and on servers and clusters of NATS, Redis and RabbitMQ.
+//! memory of one process, on corelay's channels, and on servers and clusters of NATS, Redis, RabbitMQ and Kafka.
 //!
 //! ```text
 //!   publish ──► topic ──┬──► group "billing" ──┬──► member     a message goes to one member of each group,
@@ -15,25 +15,29 @@
 //!   acknowledging to the caller.
 //! - Delivery is at least once wherever the system stores: whoever handles messages has to bear one twice, by its
 //!   [`id`](Message::id), say.
+//! - [`Broker::publish_to`] puts messages where other programs keep things by the system's own names, a [`Place`].
 //! - What a system can't do is an error of kind [`ErrorKind::Unsupported`], never a pretence. [`Capabilities`] says
 //!   beforehand.
 //!
-//! | | [`memory`] | `nats` JetStream | `redis` streams | `amqp` RabbitMQ | `corelay` |
-//! |---|---|---|---|---|---|
-//! | takes charge of what is published | yes | yes | yes | yes | no: publishing ends with the acknowledgement |
-//! | survives a restart of the system | no | yes | as far as its `appendfsync` | yes | no |
-//! | groups, each gets every message | yes | yes | yes | yes | those the publisher names |
-//! | redelivery: refused, or its member lost | yes | yes | yes | yes | yes, while the publisher lives |
-//! | redelivery after `ack_timeout` | yes | yes | yes | no | yes |
-//! | refused with a delay, by the system | yes | yes | yes | no: held by the member | no: held by the member |
-//! | order of a key in a group | yes | one at a time | no | one at a time | no |
-//! | topics: create, delete, check | yes | yes | yes | yes | no |
-//! | topics: list | yes | yes | yes | no | no |
-//! | a new group from the earliest message | what is retained | yes | yes | no | no |
-//! | retention by count, by age | count | both | count | no | no |
+//! | | [`memory`] | `nats` JetStream | `redis` streams | `amqp` RabbitMQ | `kafka` | `corelay` |
+//! |---|---|---|---|---|---|---|
+//! | takes charge of what is published | yes | yes | yes | yes | yes | no: publishing ends with the acknowledgement |
+//! | survives a restart of the system | no | yes | as far as its `appendfsync` | yes | yes | no |
+//! | groups, each gets every message | yes | yes | yes | yes | yes | those the publisher names |
+//! | redelivery: refused, or its member lost | yes | yes | yes | yes | yes; a refused one by its member | yes, while the publisher lives |
+//! | redelivery after `ack_timeout` | yes | yes | yes | no | no | yes |
+//! | refused with a delay, by the system | yes | yes | yes | no: held by the member | no: held by the member | no: held by the member |
+//! | order of a key in a group | yes | one at a time | no | one at a time | one of a partition at a time | no |
+//! | topics: create, delete, check | yes | yes | yes | yes | yes | no |
+//! | topics: list | yes | yes | yes | no | yes | no |
+//! | a new group from the earliest message | what is retained | yes | yes | no | yes | no |
+//! | retention by count, by age | count | both | count | no | age | no |
 //!
 //! "One at a time": [`Order::PerKey`] is had by handing a group's next message out when the one before is
-//! acknowledged, whatever its key.
+//! acknowledged, whatever its key. Kafka has one more reservation: what is acknowledged before something older of its
+//! partition comes again if the member is lost in between.
+//!
+//! `kafka` is the cargo feature `kafka`, which is not part of `full`: it builds librdkafka, which is C.
 //!
 //! ```
 //! use corelay::toolkit::message_broker::{Broker, ConsumerGroup, Memory, Message, TopicOptions};
@@ -71,17 +75,20 @@ mod consumer;
 pub mod corelay;
 mod delivery;
 mod error;
-#[cfg(any(feature = "nats", feature = "redis", feature = "amqp", feature = "client"))]
+#[cfg(any(feature = "nats", feature = "redis", feature = "amqp", feature = "kafka", feature = "client"))]
 mod feed;
 mod group;
 #[cfg(feature = "nats")]
 mod hex;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 pub mod memory;
 mod message;
 mod metrics;
 mod name;
 #[cfg(feature = "nats")]
 pub mod nats;
+mod place;
 #[cfg(feature = "redis")]
 pub mod redis;
 mod runner;
@@ -97,3 +104,4 @@ pub use group::{ConsumerGroup, Handler, Outcome};
 pub use memory::Memory;
 pub use message::{Headers, Message, MessageBuilder};
 pub use metrics::Stats;
+pub use place::{Place, Published};

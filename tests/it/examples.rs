@@ -4,6 +4,11 @@ use std::path::Path;
 use std::process::Command;
 
 fn prints_what_it_says(name: &str) {
+    prints(name, &[], |said| said, |lines| lines);
+}
+
+/// Run with these arguments. What it says about itself may be put in other words for them, and its lines in order.
+fn prints(name: &str, args: &[&str], reword: impl Fn(String) -> String, order: impl Fn(String) -> String) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let source = std::fs::read_to_string(root.join("examples").join(format!("{name}.rs"))).unwrap();
     let said = source.lines().skip_while(|line| *line != "//! ```text").skip(1);
@@ -17,9 +22,55 @@ fn prints_what_it_says(name: &str) {
         assert!(std::env::var_os("CI").is_none(), "the examples are not built");
         return;
     }
-    let output = Command::new(program).output().unwrap();
+    let output = Command::new(program).args(args).output().unwrap();
     assert!(output.status.success(), "{output:?}");
-    assert_eq!(String::from_utf8(output.stdout).unwrap().trim_end(), said, "as `cargo build --examples` last built it");
+    let printed = String::from_utf8(output.stdout).unwrap().trim_end().to_string();
+    assert_eq!(order(printed), order(reword(said)), "as `cargo build --examples` last built it");
+}
+
+/// On each system there is; `run` gets the system's name and its URL.
+#[cfg(all(feature = "nats", feature = "redis"))]
+async fn on_each(run: impl Fn(&str, &str) + Send + Sync + Clone + 'static) {
+    use crate::servers;
+    let mut systems = vec![("memory", "memory".to_string())];
+    // servers of their own: the examples' names are always the same
+    let nats = tokio::task::spawn_blocking(servers::nats::private).await.unwrap();
+    systems.extend(nats.as_ref().map(|server| ("nats", servers::nats::url(server))));
+    let redis = tokio::task::spawn_blocking(servers::redis::private).await.unwrap();
+    systems.extend(redis.as_ref().map(|server| ("redis", servers::redis::url(server))));
+    #[cfg(feature = "amqp")]
+    systems.extend(servers::rabbitmq::shared().await.map(|(url, _)| ("amqp", url)));
+    let all = move || systems.iter().for_each(|(system, url)| run(system, url));
+    tokio::task::spawn_blocking(all).await.unwrap();
+}
+
+/// Its handlers run side by side.
+#[cfg(all(feature = "amqp", feature = "nats", feature = "redis"))]
+#[tokio::test]
+async fn user_events() {
+    let sorted = |lines: String| {
+        let mut lines: Vec<_> = lines.lines().collect();
+        lines.sort_unstable();
+        lines.join("\n")
+    };
+    on_each(move |system, url| {
+        prints("user_events", &[url], |said| said.replace("on memory:", &format!("on {system}:")), sorted);
+    })
+    .await;
+}
+
+#[cfg(all(feature = "nats", feature = "postgres", feature = "redis"))]
+#[tokio::test]
+async fn events_to_postgres() {
+    let Some(database) = crate::servers::postgres::database().await else { return };
+    on_each(move |system, url| {
+        // what it takes events from has no adapter for everything
+        if system != "amqp" {
+            let reword = |said: String| said.replace("on memory:", &format!("on {system}:"));
+            prints("events_to_postgres", &[&database, url], reword, |lines| lines);
+        }
+    })
+    .await;
 }
 
 #[test]

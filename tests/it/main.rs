@@ -5,6 +5,8 @@
 
 mod admin;
 mod auth;
+#[cfg(all(feature = "forward", feature = "toolkit"))]
+mod bridges;
 mod broker;
 mod cli;
 #[path = "../../benches/common/mod.rs"]
@@ -15,12 +17,14 @@ mod examples;
 mod failure;
 mod fallback;
 mod forward;
+mod forwarding;
 #[cfg(feature = "toolkit")]
 mod message_broker;
 #[cfg(feature = "otel")]
 mod otlp;
 mod packaging;
 mod pki;
+mod producers;
 #[cfg(feature = "toolkit")]
 mod servers;
 mod serving;

@@ -5,10 +5,12 @@
 mod amqp;
 mod conformance;
 mod corelay;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod memory;
 #[cfg(feature = "nats")]
 mod nats;
 mod outage;
 #[cfg(feature = "redis")]
 mod redis;
-mod system;
+pub mod system;

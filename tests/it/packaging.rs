@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use std::path::PathBuf;
 
 use corelay::Server;
-use corelay::broker::{ListenAddr, ServerOptions};
+use corelay::broker::{ListenAddr, ProducerOptions, ServerOptions};
 use corelay::protocol::{Flags, FrameType};
 use corelay::telemetry::{Admin, AdminOptions};
 use serde_json::Value;
@@ -191,7 +191,9 @@ fn the_broker_serves_on_io_uring_under_the_profile() {
 /// Both pages of metrics of a broker that has had work.
 fn pages() -> String {
     let listen = vec!["127.0.0.1:0".parse().unwrap()];
-    let server = Server::start(ServerOptions { listen, pin: false, buffers: 64, ..ServerOptions::default() }).unwrap();
+    let producers = vec![ProducerOptions::new("log", "tcp://127.0.0.1:1")];
+    let options = ServerOptions { listen, pin: false, buffers: 64, producers, ..ServerOptions::default() };
+    let server = Server::start(options).unwrap();
     let options = AdminOptions { listen: Some("127.0.0.1:0".parse().unwrap()), ..AdminOptions::default() };
     let admin = Admin::start(&options, server.inspector()).unwrap().expect("an address");
     let mut provider = Wire::provider(server.addr(), "orders", 1);

@@ -20,7 +20,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("src/reactor", &["base"]),
     ("src/tls", &["base"]),
     ("src/broker", &["auth", "base", "protocol", "reactor", "forward", "tls"]),
-    ("src/telemetry", &["base", "protocol", "broker", "tls"]),
+    ("src/telemetry", &["base", "protocol", "broker", "forward", "tls"]),
     ("src/config", &["auth", "base", "broker", "telemetry"]),
 ];
 

@@ -24,7 +24,7 @@ pub(super) use self::thread::Companion;
 use self::thread::Cpus;
 use super::core::{MAX_ROUTES, Route};
 use super::cpus;
-use super::options::{ForwardOptions, ProducerOptions, ServerOptions};
+use super::options::{ForwardOptions, NamedChannel, ProducerOptions, ServerOptions, What};
 use super::server::ServerError;
 use crate::forward::{Client, ClientFactory, Message, Producer, WhenFull};
 
@@ -114,6 +114,29 @@ pub struct CoreProducer {
     pub core: u16,
     /// Its bit among the core's producers.
     pub(super) index: usize,
+    /// As it was asked for.
+    pub(super) plan: Arc<ProducerOptions>,
     /// It itself.
     pub producer: Producer,
+}
+
+impl CoreProducer {
+    /// Its number among the producers of its core, the same on every core: its place in
+    /// [`View::not_handed_over`](super::View::not_handed_over).
+    #[must_use]
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// Which half of an exchange it gets.
+    #[must_use]
+    pub fn what(&self) -> What {
+        self.plan.what
+    }
+
+    /// The channels it gets messages from; none named: from all.
+    #[must_use]
+    pub fn channels(&self) -> &[NamedChannel] {
+        &self.plan.channels
+    }
 }

@@ -145,7 +145,8 @@ impl Life {
             let level = Arc::clone(level);
             producer.on_level_change(move |_| level.notify_one());
             tokio::task::spawn_local(runner.run());
-            Ok(CoreProducer { core: self.core, index, producer })
+            let plan = Arc::new(plan.options.clone());
+            Ok(CoreProducer { core: self.core, index, plan, producer })
         };
         self.plans.iter().enumerate().map(make).collect()
     }

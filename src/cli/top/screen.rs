@@ -1,6 +1,6 @@
 //! What `corelay top` draws.
 
-use corelay::telemetry::view::{Channel, Point};
+use corelay::telemetry::view::{Channel, Point, Producer};
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style, Stylize};
@@ -15,12 +15,18 @@ pub(super) fn draw(frame: &mut Frame<'_>, shown: &Shown, admin: &str) {
     let cores = shown.points.last().map_or(0, |point| point.load.len());
     // two cores to a line; never more than a third of the screen
     let load = (cores.div_ceil(2) as u16).clamp(1, (frame.area().height / 3).max(1));
-    let [head, figures, charts, cores, channels, foot] = Layout::vertical([
+    // with their title and head, if there are any; never more than a quarter of it
+    let producers = match shown.producers.len() as u16 {
+        0 => 0,
+        some => (some + 2).min((frame.area().height / 4).max(3)),
+    };
+    let [head, figures, charts, cores, channels, producers, foot] = Layout::vertical([
         Constraint::Length(2),
         Constraint::Length(2),
         Constraint::Length(6),
         Constraint::Length(load),
         Constraint::Min(3),
+        Constraint::Length(producers),
         Constraint::Length(1),
     ])
     .areas(frame.area());
@@ -31,6 +37,9 @@ pub(super) fn draw(frame: &mut Frame<'_>, shown: &Shown, admin: &str) {
     draw_line(frame, latency, shown, "p99, us", Color::Yellow, |point| point.latency.p99 * 1e6);
     draw_load(frame, cores, shown.points.last());
     draw_channels(frame, channels, shown);
+    if !shown.producers.is_empty() {
+        draw_producers(frame, producers, &shown.producers);
+    }
     draw_foot(frame, foot, shown, admin);
 }
 
@@ -160,6 +169,41 @@ fn channel_row(channel: &Channel) -> Row<'static> {
     ])
 }
 
+fn draw_producers(frame: &mut Frame<'_>, area: Rect, producers: &[Producer]) {
+    let widths = [
+        Constraint::Fill(1),
+        Constraint::Fill(1),
+        Constraint::Length(9),
+        Constraint::Length(14),
+        Constraint::Length(10),
+        Constraint::Length(10),
+        Constraint::Length(9),
+        Constraint::Length(9),
+    ];
+    let head = ["PRODUCER", "ADDRESS", "STATE", "FORWARDED", "DROPPED", "QUEUED", "P50", "P99"];
+    let head = Row::new(head).style(Style::new().add_modifier(Modifier::DIM));
+    let title = format!(" producers, {} ", producers.len());
+    let block = Block::new().borders(Borders::TOP).title(title).border_style(Style::new().dim());
+    frame.render_widget(Table::new(producers.iter().map(producer_row), widths).header(head).block(block), area);
+}
+
+fn producer_row(producer: &Producer) -> Row<'static> {
+    let counts = &producer.counts;
+    let state = if producer.state == "closed" { Color::Reset } else { Color::Red };
+    let dropped = counts.dropped_total();
+    let loss = if dropped == 0 { Color::Reset } else { Color::Yellow };
+    Row::new([
+        Cell::from(plain(&producer.id)),
+        Cell::from(plain(&producer.address)),
+        Cell::from(producer.state.clone().fg(state)),
+        Cell::from(text::grouped(counts.forwarded)),
+        Cell::from(text::grouped(dropped).fg(loss)),
+        Cell::from(text::grouped(counts.queue_messages)),
+        Cell::from(took(counts.latency.p50, &counts.latency)),
+        Cell::from(took(counts.latency.p99, &counts.latency)),
+    ])
+}
+
 fn draw_foot(frame: &mut Frame<'_>, area: Rect, shown: &Shown, admin: &str) {
     let state = if shown.paused { "paused" } else { "" };
     let line = Line::from(vec![
@@ -205,6 +249,11 @@ mod tests {
         (channel.in_flight, channel.capacity, channel.cores) = (3, 8, vec![0, 1]);
         shown.channels.items.push(channel);
         shown.channels.total = 1;
+        let mut producer = Producer::default();
+        (producer.id, producer.address, producer.state) = ("audit".into(), "tcp://a:9000".into(), "half_open".into());
+        producer.counts.forwarded = 1_234;
+        producer.counts.dropped.insert("too_old".into(), 56);
+        shown.producers.push(producer);
         shown
     }
 
@@ -222,6 +271,12 @@ mod tests {
             "resize",
             "3 of 8",
             "0,1",
+            "producers, 1",
+            "audit",
+            "tcp://a:9000",
+            "half_open",
+            "1,234",
+            "56",
             "127.0.0.1:9091",
         ] {
             assert!(screen.contains(part), "{part} in\n{screen}");

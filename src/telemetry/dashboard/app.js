@@ -292,6 +292,31 @@ function drawChannels({ items, total }) {
   $("channels-more").textContent = total > items.length ? `the ${items.length} busiest of ${count(total)}` : "";
 }
 
+function drawProducers({ producers }) {
+  $("producers-all").hidden = producers.length === 0;
+  const rows = producers.map((producer) => {
+    const row = document.createElement("tr");
+    cell(row, producer.id, "id");
+    cell(row, producer.address);
+    const error = producer.last_error;
+    const state = cell(row, producer.state.replace("_", " "), producer.state === "closed" ? "" : "bad");
+    state.title = producer.per_core.map(({ core, state }) => `core ${core}: ${state}`).join("\n");
+    cell(row, producer.channels.length ? `${producer.what} of ${producer.channels.join(", ")}` : producer.what);
+    cell(row, count(producer.accepted), "n");
+    cell(row, `${count(producer.forwarded)}, ${bytes(producer.forwarded_bytes)}`, "n");
+    cell(row, count(producer.retried), "n");
+    const reasons = Object.entries(producer.dropped).filter(([, n]) => n > 0);
+    const dropped = reasons.reduce((sum, [, n]) => sum + n, 0);
+    cell(row, count(dropped), dropped ? "n bad" : "n").title = reasons.map(([reason, n]) => `${reason}: ${n}`).join("\n");
+    cell(row, count(producer.dead_lettered), "n");
+    cell(row, `${count(producer.queue_messages)}, ${bytes(producer.queue_bytes)}`, "n").title = `of ${bytes(producer.queue_limit)}`;
+    for (const key of ["p50", "p99"]) cell(row, producer.latency.count > 0 ? time(producer.latency[key]) : "–", "n");
+    cell(row, error ? `${age(error.age_seconds)} ago: ${error.text}` : "–", "error").title = error ? error.text : "";
+    return row;
+  });
+  $("producers").tBodies[0].replaceChildren(...rows);
+}
+
 function drawHead(varz) {
   $("name").textContent = varz.name;
   document.title = varz.name === "corelay" ? "corelay" : `${varz.name} - corelay`;
@@ -334,6 +359,7 @@ async function look(turn) {
   drawHistory();
   // the longer lists not as often
   if (turn % 2 === 0) drawChannels(await page("/channelz?limit=50"));
+  if (turn % 2 === 1) drawProducers(await page("/producerz"));
   if (turn % 4 === 0) {
     curves = (await page("/latencyz")).channels.filter(({ channel }, _, all) => channel !== "all" || all.length > 2);
     drawCurve();

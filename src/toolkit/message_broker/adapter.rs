@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::delivery::Settle;
-use super::{Error, ErrorKind, Message, name};
+use super::{Error, ErrorKind, Message, Place, Published, name};
 
 /// What a system can do. What it can't is an error of kind [`ErrorKind::Unsupported`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -212,6 +212,18 @@ pub trait Adapter: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// [`ErrorKind::UnknownTopic`], [`ErrorKind::Full`], [`ErrorKind::Connection`] ...
     async fn publish(&self, message: Message) -> Result<(), Error>;
+
+    /// Publishes messages in this order to a place of the system's own, whatever their topics say. None at all:
+    /// finds out whether the way is there. By itself: there is no such place.
+    async fn publish_to(&self, place: &Place, messages: &[Message]) -> Published {
+        let _ = (place, messages);
+        Published::up_to(0, 0, self.no_place(place))
+    }
+
+    /// There is no such place here.
+    fn no_place(&self, place: &Place) -> Error {
+        Error::unsupported(self.system(), &format!("publish to {place:?}"))
+    }
 
     /// Joins a group, which is created if it is new.
     ///

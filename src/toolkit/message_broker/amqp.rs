@@ -9,10 +9,11 @@
 //!   connection is lost.
 //! - A node on its own that is killed within a second of a group's creation may come back with a queue that has no leader
 //!   (seen with RabbitMQ 3.10): publishing to it then ends in timeouts until the queue is removed.
-//! - AMQP can't list exchanges, nor the queues bound to one: deleting a topic leaves the queues of its groups, with what
-//!   they hold, to be removed at the server.
+//! - AMQP can't list exchanges, nor the queues bound to one: which groups a topic has is noted in a queue of its own, so
+//!   that they can be deleted with it.
 
 mod codec;
+mod groups;
 mod reader;
 
 use std::collections::HashSet;
@@ -33,7 +34,7 @@ use tokio::time::timeout;
 use self::reader::Reader;
 use super::adapter::Source;
 use super::feed::Feed;
-use super::{Adapter, Capabilities, Consume, Error, ErrorKind, Message, Order, TopicOptions};
+use super::{Adapter, Capabilities, Consume, Error, ErrorKind, Message, Order, Place, Published, TopicOptions};
 
 /// How long the server keeps the queue of a plain subscription whose process is gone, in ms.
 const ORPHAN_MS: i32 = 300_000;
@@ -183,15 +184,17 @@ impl Amqp {
         if self.has_exchange(topic).await? { Ok(()) } else { Err(Error::unknown_topic(topic)) }
     }
 
-    /// The channel to publish to `topic` on.
-    async fn publisher(&self, topic: &str) -> Result<Channel, Error> {
+    /// The channel to publish on; to `topic`, if one is named.
+    async fn publisher(&self, topic: Option<&str>) -> Result<Channel, Error> {
         let mut publisher = self.shared.publisher.lock().await;
         if let Some(publisher) = publisher.as_ref().filter(|publisher| publisher.channel.status().connected())
-            && publisher.known.contains(topic)
+            && topic.is_none_or(|topic| publisher.known.contains(topic))
         {
             return Ok(publisher.channel.clone());
         }
-        self.need_exchange(topic).await?;
+        if let Some(topic) = topic {
+            self.need_exchange(topic).await?;
+        }
         let current = publisher.take().filter(|publisher| publisher.channel.status().connected());
         let mut current = match current {
             Some(current) => current,
@@ -202,7 +205,7 @@ impl Amqp {
                 Publisher { channel, known: HashSet::new() }
             }
         };
-        current.known.insert(topic.into());
+        current.known.extend(topic.map(String::from));
         Ok(publisher.insert(current).channel.clone())
     }
 
@@ -218,16 +221,37 @@ impl Amqp {
         let exchange = self.exchange(message.topic());
         let options = BasicPublishOptions::default();
         let sent = channel.basic_publish(exchange, ShortString::default(), options, message.value(), properties).await;
-        let confirmed = match sent {
-            Ok(confirming) => confirming.await,
-            Err(error) => Err(error),
-        };
-        match confirmed {
-            Ok(Confirmation::Ack(_)) => Ok(()),
-            Ok(_) => Err(Error::new(ErrorKind::Full, "a queue did not take the message")),
-            Err(error) if is_not_found(&error) => Err(Error::unknown_topic(message.topic())),
+        match sent {
+            Ok(confirming) => confirmed(confirming.await, message.topic()),
             Err(error) => Err(failed("publish", error)),
         }
+    }
+
+    /// All are sent, then the confirmations awaited.
+    async fn publish_all_on(&self, channel: &Channel, place: (&str, &str, bool), messages: &[Message]) -> Published {
+        let (exchange, key, mandatory) = place;
+        let options = BasicPublishOptions { mandatory, ..BasicPublishOptions::default() };
+        let mut sent = Vec::with_capacity(messages.len());
+        let mut unsent = None;
+        for message in messages {
+            let (exchange, key) = (name(&[exchange]), name(&[key]));
+            let properties = codec::properties(message);
+            match channel.basic_publish(exchange, key, options, message.value(), properties).await {
+                Ok(confirming) => sent.push(confirming),
+                Err(error) => {
+                    unsent = Some(failed("publish", error));
+                    break;
+                }
+            }
+        }
+        let (begun, mut taken) = (sent.len(), 0);
+        for confirming in sent {
+            match confirmed(confirming.await, exchange) {
+                Ok(()) => taken += 1,
+                Err(error) => return Published::up_to(taken, begun, error),
+            }
+        }
+        Published { taken, begun, error: unsent }
     }
 
     /// The group's queue, declared and bound.
@@ -261,6 +285,18 @@ impl Amqp {
     }
 }
 
+/// What became of a message sent to this exchange.
+fn confirmed(outcome: lapin::Result<Confirmation>, exchange: &str) -> Result<(), Error> {
+    match outcome {
+        // it comes back if it was mandatory and no queue took it
+        Ok(Confirmation::Ack(Some(_))) => Err(Error::new(ErrorKind::UnknownTopic, "no queue takes the message")),
+        Ok(Confirmation::Ack(None)) => Ok(()),
+        Ok(_) => Err(Error::new(ErrorKind::Full, "a queue did not take the message")),
+        Err(error) if is_not_found(&error) => Err(Error::unknown_topic(exchange)),
+        Err(error) => Err(failed("publish", error)),
+    }
+}
+
 /// A name of parts known to be short enough together; cut otherwise, never a panic.
 fn name(parts: &[&str]) -> ShortString {
     let mut whole = parts.concat();
@@ -286,7 +322,7 @@ impl Adapter for Amqp {
     }
 
     async fn publish(&self, message: Message) -> Result<(), Error> {
-        let channel = self.publisher(message.topic()).await?;
+        let channel = self.publisher(Some(message.topic())).await?;
         let done = self.publish_on(&channel, &message).await;
         if done.is_err() {
             self.forget(message.topic()).await;
@@ -294,9 +330,22 @@ impl Adapter for Amqp {
         done
     }
 
+    async fn publish_to(&self, place: &Place, messages: &[Message]) -> Published {
+        let Place::Exchange { name, key, mandatory } = place else {
+            return Published::up_to(0, 0, self.no_place(place));
+        };
+        match self.publisher(None).await {
+            Ok(channel) => self.publish_all_on(&channel, (name, key, *mandatory), messages).await,
+            Err(error) => Published::up_to(0, 0, error),
+        }
+    }
+
     async fn consume(&self, consume: &Consume) -> Result<Box<dyn Source>, Error> {
         self.need_exchange(&consume.topic).await?;
         let channel = self.channel().await?;
+        if !consume.temporary {
+            self.enter(consume).await?;
+        }
         let queue = self.queue(&channel, consume).await?;
         let prefetch = if consume.order == Order::PerKey { 1 } else { consume.in_flight };
         let prefetch = u16::try_from(prefetch).unwrap_or(u16::MAX);
@@ -331,7 +380,8 @@ impl Adapter for Amqp {
         self.forget(topic).await;
         let channel = self.channel().await?;
         let deleted = channel.exchange_delete(self.exchange(topic), ExchangeDeleteOptions::default()).await;
-        deleted.map_err(|error| failed("delete_topic", error))
+        deleted.map_err(|error| failed("delete_topic", error))?;
+        self.delete_groups(&channel, topic).await.map_err(|error| failed("deleting a topic's groups", error))
     }
 
     async fn topic_exists(&self, topic: &str) -> Result<bool, Error> {

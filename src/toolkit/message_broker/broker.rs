@@ -16,8 +16,8 @@ use super::group::SharedHandler;
 use super::metrics::Counts;
 use super::runner::Runner;
 use super::{
-    Adapter, Capabilities, Consume, Consumer, ConsumerGroup, Error, ErrorKind, Handler, Message, Stats, TopicOptions,
-    name,
+    Adapter, Capabilities, Consume, Consumer, ConsumerGroup, Error, ErrorKind, Handler, Message, Place, Published,
+    Stats, TopicOptions, name,
 };
 
 /// How a [`Broker`] behaves whatever the system.
@@ -167,6 +167,47 @@ impl Broker {
         let done = self.bounded("publish", adapter.publish(message)).await;
         self.inner.counts.published(done.is_ok(), begin.elapsed());
         done
+    }
+
+    /// Publishes messages in this order to a place of the system's own, whatever their topics say. Resolves when the
+    /// system has taken charge of them as far as the [`Place`] says, or at the first it did not take. After an error
+    /// of which the outcome is unknown, those from [`Published::taken`] on may be stored twice when tried again.
+    ///
+    /// In the outcome: [`ErrorKind::Unsupported`] for a place of another system, [`ErrorKind::Invalid`] for a name it
+    /// wouldn't take, [`ErrorKind::UnknownTopic`] where nothing takes the message, and as [`Broker::publish`].
+    ///
+    /// ```no_run
+    /// use corelay::toolkit::message_broker::redis::{Options, Redis};
+    /// use corelay::toolkit::message_broker::{Broker, Message, Place};
+    /// # async fn example() -> Result<(), corelay::toolkit::message_broker::Error> {
+    /// let broker = Broker::new(Redis::connect(Options::default()).await?);
+    /// let place = Place::Stream { key: "orders:new".into(), max_len: Some(100_000) };
+    /// let published = broker.publish_to(&place, &[Message::builder("orders").value("an apple").build()?]).await;
+    /// assert_eq!(published.taken, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn publish_to(&self, place: &Place, messages: &[Message]) -> Published {
+        let adapter = match self.adapter().and_then(|adapter| place.check().map(|()| adapter)) {
+            Ok(adapter) => adapter,
+            Err(error) => return Published::up_to(0, 0, error),
+        };
+        let begin = Instant::now();
+        let limit = self.inner.options.timeout;
+        let late = |_| {
+            Published::up_to(
+                0,
+                messages.len(),
+                Error::new(ErrorKind::Timeout, format!("publish: not within {limit:?}")),
+            )
+        };
+        let published = timeout(limit, adapter.publish_to(place, messages)).await.unwrap_or_else(late);
+        let took = begin.elapsed();
+        (0..published.taken).for_each(|_| self.inner.counts.published(true, took));
+        if published.error.is_some() {
+            self.inner.counts.published(false, took);
+        }
+        published
     }
 
     /// Joins a group as a member that takes messages one by one and settles them itself.

@@ -16,6 +16,8 @@ pub enum ErrorKind {
     TopicExists,
     /// The system can't do this: see [`Capabilities`](super::Capabilities).
     Unsupported,
+    /// Larger than the system takes.
+    TooLarge,
     /// A bound is reached: more is taken when something has been consumed.
     Full,
     /// The system can't be reached, or the connection was lost.
@@ -48,6 +50,7 @@ impl ErrorKind {
             ErrorKind::UnknownTopic => "unknown_topic",
             ErrorKind::TopicExists => "topic_exists",
             ErrorKind::Unsupported => "unsupported",
+            ErrorKind::TooLarge => "too_large",
             ErrorKind::Full => "full",
             ErrorKind::Connection => "connection",
             ErrorKind::Timeout => "timeout",

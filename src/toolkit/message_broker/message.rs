@@ -170,7 +170,17 @@ impl MessageBuilder {
     }
 }
 
-#[cfg(any(feature = "nats", feature = "redis", feature = "amqp", feature = "client"))]
+#[cfg(all(feature = "forward", any(feature = "nats", feature = "redis", feature = "amqp", feature = "kafka")))]
+impl MessageBuilder {
+    /// The message, with headers of names that are reserved.
+    pub(crate) fn build_marked(self, marks: impl IntoIterator<Item = (&'static str, Bytes)>) -> Result<Message, Error> {
+        let mut message = self.build()?;
+        message.headers.extend(marks.into_iter().map(|(name, value)| (name.to_string(), value)));
+        Ok(message)
+    }
+}
+
+#[cfg(any(feature = "nats", feature = "redis", feature = "amqp", feature = "kafka", feature = "client"))]
 impl MessageBuilder {
     /// A message that came from a system, whose other users keep to other rules.
     pub(super) fn received(self) -> Message {

@@ -27,7 +27,7 @@ use uuid::Uuid;
 use super::adapter::{Received, Source};
 use super::delivery::Settle;
 use super::feed::{self, Feed};
-use super::{Adapter, Capabilities, Consume, Error, ErrorKind, Message, Order, Start, TopicOptions};
+use super::{Adapter, Capabilities, Consume, Error, ErrorKind, Message, Order, Place, Published, Start, TopicOptions};
 
 /// How long a request for messages stands with the server. A server that was restarted has forgotten it, so this
 /// bounds how long a member then waits for nothing.
@@ -37,15 +37,35 @@ const ORPHAN: Duration = Duration::from_secs(300);
 /// How long leaving waits for messages already on their way, to give them back at once.
 const LINGER: Duration = Duration::from_millis(20);
 
+/// How often a silent connection is tried: a server that doesn't answer twice is gone.
+const PING: Duration = Duration::from_secs(10);
+
+/// The first attempt to connect again is made at once, the next ones after this, doubling, less up to half by chance.
+const RECONNECT_MIN: Duration = Duration::from_millis(100);
+const RECONNECT_MAX: Duration = Duration::from_secs(5);
+
+fn reconnect_delay(attempts: usize) -> Duration {
+    let Some(doublings) = attempts.checked_sub(2) else { return Duration::ZERO };
+    let doubled = 2_u32.saturating_pow(u32::try_from(doublings).unwrap_or(u32::MAX));
+    RECONNECT_MIN.saturating_mul(doubled).min(RECONNECT_MAX).mul_f64(0.5 + fastrand::f64() / 2.0)
+}
+
 /// How to connect to NATS.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Options {
-    /// Servers, `nats://host:port`, separated by commas; `tls://` for TLS. Default `nats://127.0.0.1:4222`.
+    /// Servers, `nats://user:password@host:port`, separated by commas; `tls://` for TLS. Default `nats://127.0.0.1:4222`.
     pub url: String,
     /// What the names of streams and subjects begin with. Default `corelay-`.
     pub prefix: String,
     /// How long a request to JetStream may take. Default 5 s.
     pub timeout: Duration,
+}
+
+impl std::fmt::Debug for Options {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // the URL may hold a password
+        f.debug_struct("Options").field("prefix", &self.prefix).field("timeout", &self.timeout).finish_non_exhaustive()
+    }
 }
 
 impl Default for Options {
@@ -84,8 +104,14 @@ impl Nats {
             super::name::check("prefix", &prefix)?;
         }
         let addrs: Result<Vec<async_nats::ServerAddr>, _> = url.split(',').map(str::parse).collect();
-        let addrs = addrs.map_err(|error| Error::new(ErrorKind::Invalid, format!("url {url:?}")).caused_by(error))?;
-        let connecting = async_nats::ConnectOptions::new().connection_timeout(timeout).connect(addrs).await;
+        let addrs =
+            addrs.map_err(|error| Error::new(ErrorKind::Invalid, "url: expected nats://host:port").caused_by(error))?;
+        let connecting = async_nats::ConnectOptions::new()
+            .connection_timeout(timeout)
+            .ping_interval(PING)
+            .reconnect_delay_callback(reconnect_delay)
+            .connect(addrs)
+            .await;
         let client = connecting.map_err(|error| unreachable("connecting failed", error))?;
         let mut jetstream = jetstream::new(client.clone());
         jetstream.set_timeout(timeout);
@@ -122,11 +148,65 @@ impl Nats {
             PublishErrorKind::TimedOut => {
                 Error::new(ErrorKind::Timeout, "the stream did not acknowledge in time").caused_by(error)
             }
-            PublishErrorKind::MaxPayloadExceeded => {
-                Error::new(ErrorKind::Invalid, "larger than the server's max_payload").caused_by(error)
-            }
+            PublishErrorKind::MaxPayloadExceeded => too_large(error),
             PublishErrorKind::BrokenPipe => unreachable("the connection was lost", error),
             _ => Error::new(ErrorKind::Refused, format!("publish to {topic:?}: {error}")).caused_by(error),
+        }
+    }
+
+    /// All are sent, then the acknowledgements awaited.
+    async fn store(&self, subject: &str, messages: &[Message]) -> Published {
+        let why = |error: PublishError| match error.kind() {
+            PublishErrorKind::StreamNotFound => {
+                Error::new(ErrorKind::UnknownTopic, format!("no stream takes the subject {subject:?}"))
+            }
+            PublishErrorKind::TimedOut => {
+                Error::new(ErrorKind::Timeout, "the stream did not acknowledge in time").caused_by(error)
+            }
+            PublishErrorKind::MaxPayloadExceeded => too_large(error),
+            PublishErrorKind::BrokenPipe => unreachable("the connection was lost", error),
+            _ => Error::new(ErrorKind::Refused, format!("publish to {subject:?}: {error}")).caused_by(error),
+        };
+        let mut sent = Vec::with_capacity(messages.len());
+        let mut unsent = None;
+        for message in messages {
+            let (headers, value) = (codec::headers(message), message.value().clone());
+            match self.jetstream.publish_with_headers(subject.to_string(), headers, value).await {
+                Ok(acknowledging) => sent.push(acknowledging),
+                Err(error) => {
+                    unsent = Some(why(error));
+                    break;
+                }
+            }
+        }
+        let (begun, mut taken) = (sent.len(), 0);
+        for acknowledging in sent {
+            match acknowledging.await {
+                Ok(_) => taken += 1,
+                Err(error) => return Published::up_to(taken, begun, why(error)),
+            }
+        }
+        Published { taken, begun, error: unsent }
+    }
+
+    /// To the connection, and no further.
+    async fn hand_over(&self, subject: &str, messages: &[Message]) -> Published {
+        let mut unsent = None;
+        let mut taken = 0;
+        for message in messages {
+            let (headers, value) = (codec::headers(message), message.value().clone());
+            if let Err(error) = self.client.publish_with_headers(subject.to_string(), headers, value).await {
+                unsent = Some(match error.kind() {
+                    async_nats::client::PublishErrorKind::MaxPayloadExceeded => too_large(error),
+                    _ => unreachable("the connection was lost", error),
+                });
+                break;
+            }
+            taken += 1;
+        }
+        match self.client.flush().await {
+            Ok(()) => Published { taken, begun: taken, error: unsent },
+            Err(error) => Published::up_to(0, taken, unreachable("the connection was lost", error)),
         }
     }
 
@@ -155,6 +235,10 @@ impl Nats {
         }
         Ok(found)
     }
+}
+
+fn too_large(error: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::new(ErrorKind::TooLarge, "larger than the server's max_payload").caused_by(error)
 }
 
 fn unreachable(text: &'static str, error: impl std::error::Error + Send + Sync + 'static) -> Error {
@@ -198,6 +282,14 @@ impl Adapter for Nats {
             Ok(_) => Ok(()),
             Err(error) => Err(self.publish_error(&topic, error).await),
         }
+    }
+
+    async fn publish_to(&self, place: &Place, messages: &[Message]) -> Published {
+        let Place::Subject { name, stored } = place else { return Published::up_to(0, 0, self.no_place(place)) };
+        if self.client.connection_state() != async_nats::connection::State::Connected {
+            return Published::up_to(0, 0, Error::new(ErrorKind::Connection, "there is no connection at the moment"));
+        }
+        if *stored { self.store(name, messages).await } else { self.hand_over(name, messages).await }
     }
 
     async fn consume(&self, consume: &Consume) -> Result<Box<dyn Source>, Error> {
@@ -376,6 +468,21 @@ impl Settle for Held {
     fn abandon(self: Box<Self>) {
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move { self.message.ack_with(AckKind::Nak(None)).await });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_to_a_bound() {
+        assert_eq!((reconnect_delay(0), reconnect_delay(1)), (Duration::ZERO, Duration::ZERO));
+        for (attempts, most) in [(2, 100), (3, 200), (7, 3200), (8, 5000), (usize::MAX, 5000)] {
+            let (least, most) = (Duration::from_millis(most / 2), Duration::from_millis(most));
+            let delay = reconnect_delay(attempts);
+            assert!((least..=most).contains(&delay), "{attempts}: {delay:?}");
         }
     }
 }

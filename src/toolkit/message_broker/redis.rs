@@ -16,17 +16,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use ::redis::{Client, RedisError, cmd};
+use ::redis::io::tcp::TcpSettings;
+use ::redis::io::tcp::socket2::TcpKeepalive;
+use ::redis::{Client, IntoConnectionInfo, RedisError, RedisResult, cmd};
 use async_trait::async_trait;
 
 use self::reader::Reader;
 use self::scripts::Scripts;
 use super::adapter::Source;
 use super::feed::Feed;
-use super::{Adapter, Capabilities, Consume, Error, ErrorKind, Message, Start, TopicOptions};
+use super::{Adapter, Capabilities, Consume, Error, ErrorKind, Message, Place, Published, Start, TopicOptions};
+
+/// A silent connection is tried after this long, and given up after as long again.
+const KEEPALIVE: Duration = Duration::from_secs(20);
 
 /// How to connect to Redis.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Options {
     /// `redis://user:password@host:port/database`, `rediss://` for TLS. Default `redis://127.0.0.1:6379`.
     pub url: String,
@@ -34,6 +39,13 @@ pub struct Options {
     pub prefix: String,
     /// How long connecting and each command may take. Default 5 s.
     pub timeout: Duration,
+}
+
+impl std::fmt::Debug for Options {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // the URL may hold a password
+        f.debug_struct("Options").field("prefix", &self.prefix).field("timeout", &self.timeout).finish_non_exhaustive()
+    }
 }
 
 impl Default for Options {
@@ -92,7 +104,10 @@ impl Redis {
     /// [`ErrorKind::Connection`] where Redis doesn't answer; [`ErrorKind::Invalid`] for a URL that can't be used.
     pub async fn connect(options: Options) -> Result<Redis, Error> {
         let invalid = |error| Error::new(ErrorKind::Invalid, "url: expected redis://host:port").caused_by(error);
-        let client = Client::open(options.url.as_str()).map_err(invalid)?;
+        let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 4);
+        let info = options.url.as_str().into_connection_info().map_err(invalid)?;
+        let info = info.set_tcp_settings(TcpSettings::default().set_keepalive(keepalive));
+        let client = Client::open(info).map_err(invalid)?;
         let config = ConnectionManagerConfig::new()
             .set_connection_timeout(Some(options.timeout))
             .set_response_timeout(Some(options.timeout))
@@ -109,7 +124,9 @@ impl Redis {
 /// What an error of Redis means, where nothing else is known.
 fn failed(what: &str, error: RedisError) -> Error {
     let is_passing = matches!(error.code(), Some("LOADING" | "BUSY" | "MASTERDOWN" | "TRYAGAIN" | "READONLY"));
-    let kind = if error.is_timeout() {
+    let kind = if error.code() == Some("OOM") {
+        ErrorKind::Full
+    } else if error.is_timeout() {
         ErrorKind::Timeout
     } else if error.is_io_error() || error.is_connection_dropped() || error.is_connection_refusal() || is_passing {
         ErrorKind::Connection
@@ -149,6 +166,33 @@ impl Adapter for Redis {
         let id: Option<String> =
             call.invoke_async(&mut commands.clone()).await.map_err(|error| failed("publish", error))?;
         id.map(drop).ok_or_else(|| Error::unknown_topic(message.topic()))
+    }
+
+    async fn publish_to(&self, place: &Place, messages: &[Message]) -> Published {
+        let Place::Stream { key, max_len } = place else { return Published::up_to(0, 0, self.no_place(place)) };
+        if messages.is_empty() {
+            return self.ping().await.map_or_else(|error| Published::up_to(0, 0, error), |()| Published::all(0));
+        }
+        let mut pipe = ::redis::pipe();
+        pipe.ignore_errors();
+        for message in messages {
+            let add = pipe.cmd("XADD").arg(key);
+            if let Some(most) = max_len {
+                add.arg("MAXLEN").arg("~").arg(most);
+            }
+            add.arg("*");
+            for (field, value) in reader::fields(message) {
+                add.arg(field).arg(&value[..]);
+            }
+        }
+        let added: RedisResult<Vec<RedisResult<String>>> = pipe.query_async(&mut self.shared.commands.clone()).await;
+        let added = match added {
+            Ok(added) => added,
+            Err(error) => return Published::up_to(0, messages.len(), failed("XADD", error)),
+        };
+        let taken = added.iter().take_while(|entry| entry.is_ok()).count();
+        let error = added.into_iter().find_map(Result::err).map(|error| failed("XADD", error));
+        Published { taken, begun: messages.len(), error }
     }
 
     async fn consume(&self, consume: &Consume) -> Result<Box<dyn Source>, Error> {

@@ -5,7 +5,7 @@ use corelay::toolkit::message_broker::{Broker, ErrorKind};
 use tokio::task::spawn_blocking;
 
 use super::conformance::conformance;
-use super::outage::survives;
+use super::outage::{Killed, survives};
 use super::system::System;
 use crate::servers::rabbitmq;
 
@@ -27,7 +27,7 @@ conformance!(system());
 async fn nothing_acknowledged_is_lost_when_the_server_is_killed() {
     let Some(rabbit) = spawn_blocking(rabbitmq::private).await.unwrap() else { return };
     let rabbitmq::RabbitMq { server, epmd } = rabbit;
-    survives(&over(rabbitmq::url(&server), "t".into()), server, rabbitmq::is_up, 2).await;
+    survives(&over(rabbitmq::url(&server), "t".into()), Killed(server, rabbitmq::is_up), 2).await;
     drop(epmd);
 }
 

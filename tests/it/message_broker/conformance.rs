@@ -298,7 +298,7 @@ pub async fn topics_come_and_go(system: &System) {
         // a topic of that name is not the one before
         let mut one = member(&broker, consume(&topic, "g")).await;
         publish(&broker, numbered(&topic, 1)).await;
-        take(&mut one, 1).await;
+        assert_eq!(number_of(&take(&mut one, 1).await[0]), 1, "nothing is left of the one before");
         publish(&broker, numbered(&topic, 2)).await;
         drop(one);
         broker.delete_topic(&topic).await.unwrap();

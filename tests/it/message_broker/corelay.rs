@@ -6,7 +6,7 @@ use ::corelay::toolkit::message_broker::{Broker, Options as BrokerOptions};
 use tokio::task::spawn_blocking;
 
 use super::conformance::conformance;
-use super::outage::survives;
+use super::outage::{Killed, survives};
 use super::system::{PATIENCE, System};
 use crate::servers::{corelay, unique};
 
@@ -34,7 +34,7 @@ conformance!(system());
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_acknowledged_is_lost_when_the_broker_is_killed() {
     let server = spawn_blocking(corelay::private).await.unwrap();
-    survives(&over(server.addr().to_string()), server, corelay::is_up, 3).await;
+    survives(&over(server.addr().to_string()), Killed(server, corelay::is_up), 3).await;
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use corelay::toolkit::message_broker::nats::{Nats, Options};
 use tokio::task::spawn_blocking;
 
 use super::conformance::conformance;
-use super::outage::survives;
+use super::outage::{Killed, survives};
 use super::system::System;
 use crate::servers::{Server, nats};
 
@@ -26,7 +26,7 @@ conformance!(system());
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_acknowledged_is_lost_when_the_server_is_killed() {
     let Some(server) = spawn_blocking(nats::private).await.unwrap() else { return };
-    survives(&over(nats::url(&server), "t".into()), server, Server::listens, 3).await;
+    survives(&over(nats::url(&server), "t".into()), Killed(server, Server::listens), 3).await;
 }
 
 #[tokio::test]

@@ -63,8 +63,31 @@ async fn consume(broker: &Broker, topic: &str, ledger: &Arc<Ledger>) {
     soon("membership", broker.join_group(group, handler)).await.unwrap();
 }
 
+/// A system that can be taken down and brought back.
+pub trait Victim: Send + 'static {
+    /// Takes it down without warning and brings it back with its data. Blocks.
+    fn go_and_come_back(&mut self);
+
+    /// What it has to say.
+    fn log(&self) -> String;
+}
+
+/// A server that is killed, and what tells whether it is up.
+pub struct Killed(pub Server, pub fn(&Server) -> bool);
+
+impl Victim for Killed {
+    fn go_and_come_back(&mut self) {
+        self.0.kill();
+        self.0.restart(self.1);
+    }
+
+    fn log(&self) -> String {
+        self.0.log()
+    }
+}
+
 /// Waits until so many have been published.
-async fn more(ledger: &Ledger, server: &Server, brokers: [&Broker; 2], count: usize) {
+async fn more(ledger: &Ledger, server: &impl Victim, brokers: [&Broker; 2], count: usize) {
     let wait = async {
         while ledger.published() < count {
             tokio::time::sleep(Duration::from_millis(2)).await;
@@ -83,7 +106,7 @@ const WARM: Duration = Duration::from_secs(2);
 
 /// Two members, two publishers, and the server killed `rounds` times. Returns when every acknowledged message has been
 /// handled.
-pub async fn survives(system: &System, mut server: Server, is_up: fn(&Server) -> bool, rounds: usize) {
+pub async fn survives(system: &System, mut server: impl Victim, rounds: usize) {
     const EACH: usize = 150;
     let (one, two) = (system.connect().await, system.connect().await);
     let topic = system.topic(&one).await;
@@ -98,8 +121,7 @@ pub async fn survives(system: &System, mut server: Server, is_up: fn(&Server) ->
         let before = ledger.published();
         more(&ledger, &server, [&one, &two], before + EACH).await;
         server = spawn_blocking(move || {
-            server.kill();
-            server.restart(is_up);
+            server.go_and_come_back();
             server
         })
         .await

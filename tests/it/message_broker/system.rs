@@ -17,9 +17,13 @@ pub mod futures {
     pub type BoxFuture<T> = std::pin::Pin<Box<dyn std::future::Future<Output = T> + Send>>;
 }
 
+/// Makes a topic where the system under test can't be told to.
+type MakeTopic = Arc<dyn Fn(&str) + Send + Sync>;
+
 #[derive(Clone)]
 pub struct System {
     connect: Connect,
+    make_topic: Option<MakeTopic>,
     /// Kept alive as long as the system is used.
     _keep: Option<Arc<dyn std::any::Any + Send + Sync>>,
 }
@@ -29,7 +33,13 @@ impl System {
     where
         F: Future<Output = Broker> + Send + 'static,
     {
-        System { connect: Arc::new(move || Box::pin(connect())), _keep: None }
+        System { connect: Arc::new(move || Box::pin(connect())), make_topic: None, _keep: None }
+    }
+
+    /// With another way to make topics.
+    #[cfg_attr(not(feature = "kafka"), allow(dead_code))]
+    pub fn making_topics(self, make: impl Fn(&str) + Send + Sync + 'static) -> System {
+        System { make_topic: Some(Arc::new(make)), ..self }
     }
 
     /// With something that has to live as long.
@@ -44,7 +54,9 @@ impl System {
     /// A topic no other test uses.
     pub async fn topic(&self, broker: &Broker) -> String {
         let topic = unique("topic.");
-        if broker.capabilities().topics {
+        if let Some(make) = &self.make_topic {
+            make(&topic);
+        } else if broker.capabilities().topics {
             broker.create_topic(&topic, TopicOptions::default()).await.unwrap();
         }
         topic

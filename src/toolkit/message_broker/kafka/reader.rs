@@ -1,0 +1,303 @@
+//! Reading for one member of a group.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance, StreamConsumer};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::{Message as _, Offset, TopicPartitionList};
+use tokio::sync::{Notify, oneshot};
+use tokio::task::spawn_blocking;
+
+use super::super::adapter::Received;
+use super::super::delivery::Settle;
+use super::super::{Consume, Error, ErrorKind, feed};
+use super::ledger::{Acked, Entry, Ledger};
+use super::{Kafka, codec, failed, is_unknown_topic};
+
+/// Messages kept ready beyond those out: fetching pauses above, and goes on below half of it.
+const AHEAD: usize = 1024;
+/// Before a failed commit is tried again.
+const COMMIT_AGAIN: Duration = Duration::from_millis(100);
+
+/// What a member, its callbacks and the messages it holds share.
+#[derive(Debug, Default)]
+pub(super) struct Member {
+    ledger: Mutex<Ledger>,
+    /// The ledger has changed.
+    changed: Notify,
+    /// Told when the group has given this member its share.
+    joined: Mutex<Option<oneshot::Sender<()>>>,
+    /// How the last commit went, until it has been looked at.
+    commit: Mutex<Option<KafkaResult<()>>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Member {
+    /// A member, and what resolves when it has joined.
+    pub(super) fn new() -> (Arc<Member>, oneshot::Receiver<()>) {
+        let (joined, joins) = oneshot::channel();
+        let member = Member { joined: Mutex::new(Some(joined)), ..Member::default() };
+        (Arc::new(member), joins)
+    }
+
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        lock(&self.ledger)
+    }
+
+    /// Nothing is this member's any more.
+    fn end(&self) {
+        self.ledger().revoke_all();
+        lock(&self.joined).take();
+    }
+}
+
+/// What the library tells; called while it is polled.
+pub(super) struct Context {
+    pub(super) member: Arc<Member>,
+}
+
+pub(super) fn log(level: RDKafkaLogLevel, facility: &str, text: &str) {
+    match level {
+        RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {
+            tracing::warn!(facility, "{text}");
+        }
+        _ => tracing::debug!(facility, "{text}"),
+    }
+}
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        log(level, facility, text);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(%error, reason, "kafka");
+    }
+}
+
+fn partitions(list: &TopicPartitionList) -> Vec<i32> {
+    list.elements().iter().map(|element| element.partition()).collect()
+}
+
+impl ConsumerContext for Context {
+    fn pre_rebalance(&self, _: &BaseConsumer<Context>, rebalance: &Rebalance<'_>) {
+        match rebalance {
+            Rebalance::Assign(list) => self.member.ledger().assign(partitions(list)),
+            Rebalance::Revoke(list) => self.member.ledger().revoke(partitions(list)),
+            Rebalance::Error(error) => tracing::warn!(%error, "a rebalance failed"),
+        }
+        self.member.changed.notify_one();
+    }
+
+    fn post_rebalance(&self, _: &BaseConsumer<Context>, rebalance: &Rebalance<'_>) {
+        if matches!(rebalance, Rebalance::Assign(_))
+            && let Some(joined) = lock(&self.member.joined).take()
+        {
+            let _ = joined.send(());
+        }
+    }
+
+    fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
+        if result.is_ok() {
+            let mut ledger = self.member.ledger();
+            for element in offsets.elements() {
+                if let (Offset::Offset(position), Ok(())) = (element.offset(), element.error()) {
+                    ledger.committed(element.partition(), position);
+                }
+            }
+        }
+        *lock(&self.member.commit) = Some(result);
+        self.member.changed.notify_one();
+    }
+}
+
+pub(super) struct Reader {
+    pub(super) kafka: Kafka,
+    pub(super) consumer: StreamConsumer<Context>,
+    pub(super) member: Arc<Member>,
+    pub(super) consume: Consume,
+}
+
+/// How a reader stands with the library.
+#[derive(Debug, Default)]
+struct Progress {
+    committing: bool,
+    paused: bool,
+}
+
+impl Reader {
+    pub(super) async fn run(self, into: feed::Into, mut stop: feed::Stop) -> Result<(), Error> {
+        let ended = self.read(&into, &mut stop).await;
+        let stopped = ended.is_ok();
+        if let Err(error) = ended {
+            let _ = into.send(Err(error)).await;
+        }
+        let Reader { kafka, consumer, member, consume } = self;
+        let left = spawn_blocking(move || {
+            let left = commit_last(&consumer, &consume.topic, &kafka, &member);
+            member.end();
+            // leaves the group, which may take a round trip or two
+            drop(consumer);
+            (left, kafka, consume)
+        });
+        let Ok((left, kafka, consume)) = left.await else { return Ok(()) };
+        if consume.temporary {
+            kafka.delete_group(&consume).await;
+        }
+        // who was told of the failure has seen enough
+        if stopped { left } else { Ok(()) }
+    }
+
+    /// Until told to stop.
+    async fn read(&self, into: &feed::Into, stop: &mut feed::Stop) -> Result<(), Error> {
+        let mut progress = Progress::default();
+        loop {
+            let retry = self.commit(&mut progress)?;
+            self.hand_out(into);
+            self.bound(&mut progress)?;
+            tokio::select! {
+                biased;
+                _ = &mut *stop => return Ok(()),
+                () = self.member.changed.notified() => {}
+                received = self.consumer.recv() => match received {
+                    Ok(record) => {
+                        let message = codec::message(&self.consume.topic, &record);
+                        self.member.ledger().fetched(record.partition(), record.offset(), message);
+                    }
+                    Err(error) => self.look_at(error)?,
+                },
+                () = tokio::time::sleep(COMMIT_AGAIN), if retry => {}
+            }
+        }
+    }
+
+    /// Tells the group how far this member is. Whether the last attempt failed and is due again in a while.
+    fn commit(&self, progress: &mut Progress) -> Result<bool, Error> {
+        let mut failed_before = false;
+        if let Some(result) = lock(&self.member.commit).take() {
+            progress.committing = false;
+            if let Err(error) = result {
+                tracing::debug!(%error, group = self.consume.group, "a commit failed");
+                failed_before = true;
+            }
+        }
+        let positions = self.member.ledger().uncommitted();
+        if progress.committing || positions.is_empty() || failed_before {
+            return Ok(failed_before && !positions.is_empty());
+        }
+        let list = self.kafka.positions(&self.consume.topic, &positions)?;
+        match self.consumer.commit(&list, CommitMode::Async) {
+            Ok(()) => progress.committing = true,
+            Err(error) => tracing::debug!(%error, group = self.consume.group, "a commit failed"),
+        }
+        Ok(!progress.committing)
+    }
+
+    fn hand_out(&self, into: &feed::Into) {
+        // what a lost partition left in the feed takes room until it has been settled in vain
+        while let Ok(room) = into.try_reserve() {
+            let entry = {
+                let mut ledger = self.member.ledger();
+                if ledger.out() >= self.consume.in_flight {
+                    return;
+                }
+                ledger.take(self.consume.order)
+            };
+            let Some(entry) = entry else { return };
+            let (message, attempt) = (entry.message.clone(), entry.attempt);
+            let settle = Box::new(Held { member: self.member.clone(), entry });
+            room.send(Ok(Received { message, attempt, settle }));
+        }
+    }
+
+    /// Fetches no further ahead than is of use. The library has to be polled all the time, so it is told to pause.
+    fn bound(&self, progress: &mut Progress) -> Result<(), Error> {
+        let ready = self.member.ledger().ready();
+        let pause = if progress.paused { ready > AHEAD / 2 } else { ready > AHEAD };
+        if pause != progress.paused {
+            let assigned = self.consumer.assignment().map_err(|error| failed("assignment", error))?;
+            let done = if pause { self.consumer.pause(&assigned) } else { self.consumer.resume(&assigned) };
+            done.map_err(|error| failed("pausing", error))?;
+            progress.paused = pause;
+        }
+        Ok(())
+    }
+
+    /// Most of what the library reports it mends by itself.
+    fn look_at(&self, error: KafkaError) -> Result<(), Error> {
+        use RDKafkaErrorCode as Code;
+        let is_over = matches!(error, KafkaError::MessageConsumptionFatal(_))
+            || is_unknown_topic(&error)
+            || error.rdkafka_error_code() == Some(Code::PollExceeded);
+        if is_over {
+            // joining again shows what it is
+            return Err(Error::new(ErrorKind::Connection, format!("consuming: {error}")).caused_by(error));
+        }
+        let is_refused =
+            matches!(error.rdkafka_error_code(), Some(Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed));
+        if is_refused {
+            return Err(failed("consuming", error));
+        }
+        tracing::debug!(%error, topic = self.consume.topic, "kafka");
+        Ok(())
+    }
+}
+
+/// What was acknowledged and not yet told.
+fn commit_last(consumer: &StreamConsumer<Context>, topic: &str, kafka: &Kafka, member: &Member) -> Result<(), Error> {
+    let positions = member.ledger().uncommitted();
+    if positions.is_empty() {
+        return Ok(());
+    }
+    let list = kafka.positions(topic, &positions)?;
+    consumer.commit(&list, CommitMode::Sync).map_err(|error| failed("leaving", error))?;
+    let mut ledger = member.ledger();
+    for (partition, position) in positions {
+        ledger.committed(partition, position);
+    }
+    Ok(())
+}
+
+/// One message this member holds.
+#[derive(Debug)]
+struct Held {
+    member: Arc<Member>,
+    entry: Entry,
+}
+
+fn expired() -> Error {
+    Error::new(ErrorKind::Expired, "its partition is no longer this member's")
+}
+
+#[async_trait]
+impl Settle for Held {
+    async fn ack(self: Box<Self>) -> Result<(), Error> {
+        let Held { member, entry } = *self;
+        let acked = member.ledger().ack(entry.partition, entry.epoch, entry.offset);
+        member.changed.notify_one();
+        match acked {
+            Acked::Expired => Err(expired()),
+            Acked::Noted => Ok(()),
+            Acked::Moved(hears) => hears.await.map_err(|_| expired()),
+        }
+    }
+
+    async fn nack(self: Box<Self>, _: Duration) -> Result<(), Error> {
+        // no longer this member's, it is delivered again all the same
+        self.abandon();
+        Ok(())
+    }
+
+    fn abandon(self: Box<Self>) {
+        let Held { member, entry } = *self;
+        member.ledger().nack(entry);
+        member.changed.notify_one();
+    }
+}
