@@ -131,7 +131,7 @@ fn producers_are_shown_as_they_are() {
         assert_eq!(per_core.iter().map(|core| core.core).collect::<Vec<_>>(), [0, 1], "{id}");
         assert_eq!(per_core.iter().map(|core| core.counts.accepted).sum::<u64>(), counts.accepted, "{id}");
         assert_eq!(per_core.iter().map(|core| core.counts.latency.count).sum::<u64>(), counts.latency.count, "{id}");
-        assert_eq!(counts.queue_limit, 2 * 8 << 20, "{id}");
+        assert_eq!(counts.queue_limit, (2 * 8) << 20, "{id}");
         assert_eq!(counts.dropped["handover"], 0, "{id}");
     }
     let [audit, refusing, hook, short] = &page.producers[..] else { panic!("{page:#?}") };

@@ -206,7 +206,8 @@ impl Life {
             .collect();
         for drain in drains {
             let Ok((producer, report)) = drain.await else { continue };
-            let (core, producer) = (self.core, producer.id());
+            let (core, ended) = (self.core, producer.clone());
+            let producer = ended.id();
             let (forwarded, left) = (report.forwarded, report.left);
             let (dead_lettered, dropped) = (report.dead_lettered, report.dropped.total());
             if left > 0 || dropped > 0 {
@@ -220,10 +221,16 @@ impl Life {
                     "messages were left when the time to deliver them was up"
                 );
             } else {
-                info!(core, producer, forwarded, dead_lettered, "all messages were delivered");
+                let forwarded = producer_total(&ended);
+                info!(core, producer, forwarded, dead_lettered, "every message has been delivered or accounted for");
             }
         }
     }
+}
+
+/// Messages it has delivered since its start.
+fn producer_total(producer: &Producer) -> u64 {
+    producer.snapshot().counters.forwarded
 }
 
 /// Brings a message to each producer of these bits. What one does not take, it has counted.
