@@ -314,6 +314,14 @@ mod tests {
             options.auth = vec![Entry { identity: Some("desk".into()), ..Entry::new("desk") }];
             assert_eq!(options.validate(), Ok(()));
         }
+        // with TLS the certificates of clients will do, for the addresses that ask for them
+        let mut options = on(&["tls://0.0.0.0:1"]);
+        options.tls = TlsOptions { cert: Some("cert".into()), key: Some("key".into()), ..TlsOptions::default() };
+        assert_eq!(options.validate().unwrap_err().key, "server.listen");
+        options.tls.client_ca = Some("ca".into());
+        assert_eq!(options.validate(), Ok(()));
+        options.listen.push("0.0.0.0:2".parse().unwrap());
+        assert_eq!(options.validate().unwrap_err().value, "0.0.0.0:2");
     }
 
     #[test]

@@ -79,14 +79,15 @@ SIGTERM or SIGINT drains: nothing new is taken, what is in flight may finish wit
 one ends at once. SIGHUP reads the settings again and takes up those that can change while it runs: who may do what, \
 certificates, log.level.
 
-An address that other machines can reach is refused without [[auth.token]] in the settings: each has a name, a token \
-(or token_sha256, or token_file), and allow and deny with rules such as consume:orders, publish:log.*, provide:resize.
+An address that other machines can reach is refused unless it asks for certificates (--tls-client-ca), or there are \
+[[auth.token]] entries in the settings: each has a name, a token (or token_sha256, or token_file), and allow and deny \
+with rules such as consume:orders, publish:log.*, provide:resize.
 
 Examples:
   corelay serve
   corelay serve --admin 127.0.0.1:9091
   corelay serve --listen 0.0.0.0:9090 --listen unix:/run/corelay.sock --cores 4 --config tokens.toml
-  corelay serve --listen tls://0.0.0.0:9090 --tls-cert server.pem --tls-key server.key
+  corelay serve --listen tls://0.0.0.0:9090 --tls-cert server.pem --tls-key server.key --tls-client-ca ca.pem
   CORELAY_LIMITS_KEEPALIVE=5s corelay serve --config corelay.toml --check-config
 
 Exit codes:
