@@ -6,7 +6,7 @@
 //! | `lines` | the message and a line feed | as above, for a reader that takes only what has its line feed |
 //! | `raw` | the message | nobody can tell: it is in doubt |
 //!
-//! `envelope=json` makes the message an [envelope](super::envelope), which has neither line feeds nor a limit of what
+//! `envelope=json` makes the message an envelope ([`super::envelope`]), which has neither line feeds nor a limit of what
 //! can be said, so with `len32` and `lines` a target takes messages in [parts](super::Part), too.
 
 use super::url::{Url, UrlError};
