@@ -10,8 +10,9 @@
 //!   partitions are dealt out anew, and what was on its way is delivered again.
 //! - [`Order::PerKey`](super::Order::PerKey) hands out the next message of a partition when the one before is
 //!   acknowledged.
-//! - Experimental: consumers do not pass the conformance suite on the mock cluster yet, and creating and deleting
-//!   topics has not been run against a real broker.
+//! - A plain subscription takes the partitions there are when it begins, without a group.
+//! - Tested on librdkafka's mock cluster, which can't create or delete topics by the protocol: these two have not been
+//!   run.
 //! - TLS needs a librdkafka built with OpenSSL: the cargo feature `kafka-tls`.
 
 mod codec;
@@ -237,11 +238,18 @@ impl Adapter for Kafka {
         let partitions = self.need_topic(&consume.topic).await?;
         let (member, joins) = Member::new(self.shared.options.timeout);
         let consumer = self.consumer(consume, Context { member: member.clone() })?;
-        let (wanted, name) = (consume.clone(), self.topic_name(&consume.topic));
+        let (wanted, name, alone) = (consume.clone(), self.topic_name(&consume.topic), member.clone());
         let consumer = self
             .blocking(move |kafka| {
-                kafka.begin(&consumer, &wanted, &partitions)?;
-                consumer.subscribe(&[&name]).map_err(|error| failed("subscribe", error))?;
+                if wanted.temporary {
+                    // nobody else is in its group, so there need be none: all partitions are its own from here on
+                    let start = kafka.start(&consumer, &wanted, &partitions)?;
+                    alone.join(&partitions);
+                    consumer.assign(&start).map_err(|error| failed("assign", error))?;
+                } else {
+                    kafka.begin(&consumer, &wanted, &partitions)?;
+                    consumer.subscribe(&[&name]).map_err(|error| failed("subscribe", error))?;
+                }
                 Ok(consumer)
             })
             .await?;

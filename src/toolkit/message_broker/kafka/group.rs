@@ -1,4 +1,4 @@
-//! A topic's groups: how one begins, is joined, told how far it is, and deleted.
+//! A topic's groups: how one is joined, where it begins, how it is told how far it is.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::super::{Consume, Error, ErrorKind, Start};
 use super::Kafka;
-use super::fault::{administered, failed, not_made};
+use super::fault::{failed, not_made};
 use super::reader::Context;
 
 /// A reader that doesn't ask for this long is taken for hung. It is to be no less than the session.
@@ -58,17 +58,12 @@ impl Kafka {
         }
         let committed = consumer.committed_offsets(list, timeout);
         let committed = committed.map_err(|error| failed("the group's offsets", error))?;
-        let from = if consume.start == Start::Earliest { Offset::Beginning } else { Offset::End };
-        let mut unknown = TopicPartitionList::new();
-        for element in committed.elements().iter().filter(|element| element.offset() == Offset::Invalid) {
-            let added = unknown.add_partition_offset(&name, element.partition(), from);
-            added.map_err(|error| failed("an offset", error))?;
-        }
-        if unknown.count() == 0 {
+        let unknown = committed.elements().into_iter().filter(|element| element.offset() == Offset::Invalid);
+        let unknown: Vec<i32> = unknown.map(|element| element.partition()).collect();
+        if unknown.is_empty() {
             return Ok(());
         }
-        // in place of times stand the marks of the first and the last
-        let begin = consumer.offsets_for_times(unknown, timeout).map_err(|error| failed("a topic's offsets", error))?;
+        let begin = self.start(consumer, consume, &unknown)?;
         match consumer.commit(&begin, CommitMode::Sync).map_err(|error| failed("beginning a group", error)) {
             // others are members of it already: they have begun it
             Err(error) if error.kind() == ErrorKind::Expired => Ok(()),
@@ -76,15 +71,22 @@ impl Kafka {
         }
     }
 
-    /// Deletes the group of a plain subscription; Kafka forgets it by itself otherwise (`offsets.retention.minutes`).
-    pub(super) async fn delete_group(&self, consume: &Consume) {
-        let name = self.group_name(consume);
-        let deleted = match self.admin() {
-            Ok(admin) => administered("delete_group", admin.delete_groups(&[&name], &self.admin_options()).await),
-            Err(error) => Err(error),
-        };
-        if let Err(error) = deleted {
-            tracing::debug!(%error, group = name, "a group is left for Kafka to forget");
+    /// Where a new group begins in each of these partitions. Blocks.
+    pub(super) fn start(
+        &self,
+        consumer: &StreamConsumer<Context>,
+        consume: &Consume,
+        partitions: &[i32],
+    ) -> Result<TopicPartitionList, Error> {
+        let name = self.topic_name(&consume.topic);
+        // in place of times stand the marks of the first and the last
+        let from = if consume.start == Start::Earliest { Offset::Beginning } else { Offset::End };
+        let mut list = TopicPartitionList::with_capacity(partitions.len());
+        for partition in partitions {
+            let added = list.add_partition_offset(&name, *partition, from);
+            added.map_err(|error| failed("an offset", error))?;
         }
+        let found = consumer.offsets_for_times(list, self.shared.options.timeout);
+        found.map_err(|error| failed("a topic's offsets", error))
     }
 }

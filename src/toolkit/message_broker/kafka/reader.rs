@@ -60,6 +60,18 @@ impl Member {
         positions.iter().for_each(|(partition, position)| ledger.committed(*partition, *position));
     }
 
+    /// These partitions are this member's, and nobody else's, for as long as it is there.
+    pub(super) fn join(&self, partitions: &[i32]) {
+        self.ledger().assign(partitions.iter().copied());
+        self.told_joined();
+    }
+
+    fn told_joined(&self) {
+        if let Some(joined) = lock(&self.joined).take() {
+            let _ = joined.send(());
+        }
+    }
+
     /// Nothing is this member's any more.
     fn end(&self) {
         self.ledger().revoke_all();
@@ -97,10 +109,8 @@ impl ConsumerContext for Context {
     }
 
     fn post_rebalance(&self, _: &BaseConsumer<Context>, rebalance: &Rebalance<'_>) {
-        if matches!(rebalance, Rebalance::Assign(_))
-            && let Some(joined) = lock(&self.member.joined).take()
-        {
-            let _ = joined.send(());
+        if matches!(rebalance, Rebalance::Assign(_)) {
+            self.member.told_joined();
         }
     }
 }
@@ -128,18 +138,17 @@ impl Reader {
         }
         let Reader { kafka, consumer, member, consume } = self;
         let left = spawn_blocking(move || {
-            let left = commit_last(&consumer, &consume.topic, &kafka, &member);
+            let left = commit_last(&consumer, &consume, &kafka, &member);
             member.end();
             // leaves the group, which may take a round trip or two
             drop(consumer);
-            (left, kafka, consume)
+            left
         });
-        let Ok((left, kafka, consume)) = left.await else { return Ok(()) };
-        if consume.temporary {
-            kafka.delete_group(&consume).await;
+        match left.await {
+            Ok(left) if stopped => left,
+            // who was told of the failure has seen enough
+            _ => Ok(()),
         }
-        // who was told of the failure has seen enough
-        if stopped { left } else { Ok(()) }
     }
 
     /// Until told to stop.
@@ -174,6 +183,11 @@ impl Reader {
     fn commit(&self) -> Result<Committing, Error> {
         let positions = self.member.ledger().uncommitted();
         if positions.is_empty() {
+            return Ok(None);
+        }
+        if self.consume.temporary {
+            // nobody has to know
+            self.member.committed(&positions);
             return Ok(None);
         }
         let list = self.kafka.positions(&self.consume.topic, &positions)?;
@@ -250,13 +264,20 @@ async fn over(committing: &mut Committing) {
 }
 
 /// What was acknowledged and not yet told.
-fn commit_last(consumer: &StreamConsumer<Context>, topic: &str, kafka: &Kafka, member: &Member) -> Result<(), Error> {
+fn commit_last(
+    consumer: &StreamConsumer<Context>,
+    consume: &Consume,
+    kafka: &Kafka,
+    member: &Member,
+) -> Result<(), Error> {
     let positions = member.ledger().uncommitted();
     if positions.is_empty() {
         return Ok(());
     }
-    let list = kafka.positions(topic, &positions)?;
-    consumer.commit(&list, CommitMode::Sync).map_err(|error| failed("leaving", error))?;
+    if !consume.temporary {
+        let list = kafka.positions(&consume.topic, &positions)?;
+        consumer.commit(&list, CommitMode::Sync).map_err(|error| failed("leaving", error))?;
+    }
     member.committed(&positions);
     Ok(())
 }
