@@ -96,6 +96,8 @@ pub(super) struct Shared {
     pub(super) closing: watch::Sender<Option<Instant>>,
     pub(super) finished: watch::Sender<bool>,
     left: AtomicU64,
+    /// Messages refused elsewhere in its name, as its queue was full.
+    refused: AtomicU64,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -202,6 +204,7 @@ impl Producer {
             closing: watch::Sender::new(None),
             finished: watch::Sender::new(false),
             left: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
         });
         let runner = Runner::new(Arc::clone(&shared));
         Ok((Producer { handle: Arc::new(Handle { shared }) }, runner))
@@ -276,23 +279,25 @@ impl Producer {
         }
     }
 
-    /// Whether the queue is above its bound, which happens with [`WhenFull::Block`](super::WhenFull::Block) only. It
-    /// stays so until the queue is below three quarters of it.
+    /// Whether there is no use in bringing it more. With [`WhenFull::Block`](super::WhenFull::Block): the queue is above
+    /// its bound, until a quarter of that is free again. With [`WhenFull::DropNewest`](super::WhenFull::DropNewest): it
+    /// has refused a message for want of room, until a sixteenth is free. With
+    /// [`WhenFull::DropOldest`](super::WhenFull::DropOldest) never.
     #[must_use]
     pub fn is_over(&self) -> bool {
         self.shared().queue(|queue| queue.is_over())
-    }
-
-    /// Whether an empty message offered now would find room in the queue.
-    #[must_use]
-    pub fn has_room(&self) -> bool {
-        self.shared().queue(|queue| queue.has_room())
     }
 
     /// Calls this each time [`is_over`](Producer::is_over) changes, on the thread that changed it: it must be short and
     /// leave this producer alone. The last call always tells what holds.
     pub fn on_level_change(&self, told: impl Fn(bool) + Send + Sync + 'static) {
         lock(&self.shared().level).callbacks.push(Box::new(told));
+    }
+
+    /// Whoever would bring it messages has refused so many since the start, in its name, as it [was
+    /// full](Producer::is_over): they count as if they had come here.
+    pub(crate) fn set_refused(&self, messages: u64) {
+        self.shared().refused.store(messages, Ordering::Relaxed);
     }
 
     /// Whether it sends: what [`snapshot`](Producer::snapshot) says of it, for less.
@@ -311,8 +316,11 @@ impl Producer {
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         let shared = self.shared();
-        let (counters, latency, is_over) =
+        let (mut counters, latency, is_over) =
             shared.queue(|queue| (queue.counters.clone(), queue.latency.clone(), queue.is_over()));
+        let refused = shared.refused.load(Ordering::Relaxed);
+        counters.accepted += refused;
+        counters.dropped.add(super::DropReason::QueueFull, refused);
         let health = lock(&shared.health);
         Snapshot {
             id: shared.id.clone(),

@@ -27,6 +27,10 @@ impl Dropped {
         self.0.iter().sum()
     }
 
+    pub(super) fn add(&mut self, reason: DropReason, messages: u64) {
+        self.0[reason.index()] += messages;
+    }
+
     pub(super) fn count(&mut self, reason: DropReason) {
         self.0[reason.index()] += 1;
     }

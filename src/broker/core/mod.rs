@@ -84,7 +84,7 @@ pub use self::meter::Meter;
 pub use self::options::{COPY_BELOW, Channel, Options};
 pub use self::report::{Ended, Expelled, Outcome, Watch};
 pub use self::snapshot::{ChannelSnapshot, ConnSnapshot, Figures, PAGE, Page, Snapshot};
-pub use self::tap::{MAX_ROUTES, Record, Route, records};
+pub use self::tap::{MAX_ROUTES, Record, Route, TapDrops, records};
 
 /// What the shard is to do with its reactor.
 #[derive(Debug, PartialEq, Eq)]
