@@ -22,6 +22,7 @@ pub mod framing;
 #[cfg(any(feature = "nats", feature = "redis", feature = "amqp", feature = "kafka", feature = "postgres"))]
 mod headers;
 mod message;
+mod one_file;
 mod options;
 mod outcome;
 mod pool;

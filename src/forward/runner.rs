@@ -235,7 +235,7 @@ impl Runner {
             return;
         }
         let mut held = Held { shared: Arc::clone(&self.shared), given_up };
-        let Some(dead_letters) = &mut self.dead_letters else { return };
+        let Some(dead_letters) = &self.dead_letters else { return };
         let is_kept = |given_up: &GivenUp| !given_up.0.is_partial() && given_up.1.is_kept();
         let kept = held.given_up.iter().filter(|given_up| is_kept(given_up));
         let letters = kept.map(|(entry, reason, _)| (entry.message.clone(), *reason)).collect::<Vec<_>>();
