@@ -51,7 +51,7 @@ pub use bridges::RedisClient;
 pub use client::{BatchFuture, Client, Done, Promise, SendFuture, Takes};
 pub use clients::*;
 pub use error::{SendError, SendErrorKind};
-pub use factory::{ClientFactory, EnvError, RegisterError, producers_from_env};
+pub use factory::{ClientFactory, EnvError, RegisterError, producer_id, producers_from_env};
 pub use framing::{Format, Framing};
 pub use message::{Headers, Kind, Message, Part};
 pub use options::{OptionsError, ProducerOptions, WhenFull};
