@@ -11,9 +11,8 @@ use super::url::{Url, UrlError, scheme_of};
 use super::{Client, OptionsError};
 
 type Made = Result<Arc<dyn Client>, UrlError>;
-/// As functions of others make them: they have errors of their own.
-type MadeByOthers = Result<Arc<dyn Client>, Box<dyn Error + Send + Sync>>;
-type Registered = Arc<dyn Fn(&str) -> MadeByOthers + Send + Sync>;
+/// A function of others, which has errors of its own.
+type Registered = Arc<dyn Fn(&str) -> Result<Arc<dyn Client>, Box<dyn Error + Send + Sync>> + Send + Sync>;
 
 /// A scheme of this crate.
 struct BuiltIn {
@@ -24,9 +23,6 @@ struct BuiltIn {
 enum Make {
     /// From the parts of its URL.
     Parsed(fn(Url) -> Made),
-    /// From the text of its URL.
-    #[allow(dead_code, reason = "those that use it are behind features")]
-    Text(fn(&str) -> MadeByOthers),
     /// With this cargo feature.
     #[allow(dead_code, reason = "not with all features")]
     Missing(&'static str),
@@ -63,23 +59,23 @@ const HTTPS: Make = Make::Missing("https");
 const TLS: Make = Make::Missing("https");
 
 #[cfg(feature = "nats")]
-const NATS: Make = Make::Text(|url| Ok(Arc::new(super::NatsClient::new(url)?)));
+const NATS: Make = Make::Parsed(|url| Ok(Arc::new(super::NatsClient::from_url(url)?)));
 #[cfg(not(feature = "nats"))]
 const NATS: Make = Make::Missing("nats");
 #[cfg(feature = "redis")]
-const REDIS: Make = Make::Text(|url| Ok(Arc::new(super::RedisClient::new(url)?)));
+const REDIS: Make = Make::Parsed(|url| Ok(Arc::new(super::RedisClient::from_url(url)?)));
 #[cfg(not(feature = "redis"))]
 const REDIS: Make = Make::Missing("redis");
 #[cfg(feature = "amqp")]
-const AMQP: Make = Make::Text(|url| Ok(Arc::new(super::AmqpClient::new(url)?)));
+const AMQP: Make = Make::Parsed(|url| Ok(Arc::new(super::AmqpClient::from_url(url)?)));
 #[cfg(not(feature = "amqp"))]
 const AMQP: Make = Make::Missing("amqp");
 #[cfg(feature = "kafka")]
-const KAFKA: Make = Make::Text(|url| Ok(Arc::new(super::KafkaClient::new(url)?)));
+const KAFKA: Make = Make::Parsed(|url| Ok(Arc::new(super::KafkaClient::from_url(url)?)));
 #[cfg(not(feature = "kafka"))]
 const KAFKA: Make = Make::Missing("kafka");
 #[cfg(feature = "postgres")]
-const POSTGRES: Make = Make::Text(|url| Ok(Arc::new(super::PostgresClient::new(url)?)));
+const POSTGRES: Make = Make::Parsed(|url| Ok(Arc::new(super::PostgresClient::from_url(url)?)));
 #[cfg(not(feature = "postgres"))]
 const POSTGRES: Make = Make::Missing("postgres");
 
@@ -163,17 +159,15 @@ impl ClientFactory {
     /// What is wrong with the URL; never with its password.
     pub fn create(url: &str) -> Made {
         let scheme = scheme_of(url)?;
-        let client = |source| UrlError::Client { scheme: scheme.clone(), source };
         if let Some(built_in) = BUILT_IN.iter().find(|built_in| built_in.scheme == scheme) {
             return match built_in.make {
                 Make::Parsed(make) => make(Url::parse(url)?),
-                Make::Text(make) => make(url).map_err(client),
                 Make::Missing(feature) => Err(UrlError::FeatureMissing { scheme, feature }),
             };
         }
         let registered = REGISTERED.read().unwrap_or_else(PoisonError::into_inner).get(&scheme).cloned();
         match registered {
-            Some(make) => make(url).map_err(client),
+            Some(make) => make(url).map_err(|source| UrlError::Client { scheme, source }),
             None => Err(UrlError::UnknownScheme { scheme, known: ClientFactory::schemes() }),
         }
     }

@@ -30,6 +30,7 @@ mod pool;
 mod postgres;
 mod producer;
 mod queue;
+mod redact;
 mod runner;
 pub mod runtime;
 mod stats;
@@ -63,10 +64,9 @@ pub use pool::{
 #[cfg(feature = "postgres")]
 pub use postgres::PostgresClient;
 pub use producer::Producer;
+pub use redact::redact;
 pub use runner::Runner;
 pub use stats::{Counters, Dropped, LastError, Report, Snapshot};
-#[cfg(any(feature = "nats", feature = "redis", feature = "amqp", feature = "kafka", feature = "postgres"))]
-pub use target::InvalidTarget;
 pub use url::UrlError;
 
 #[cfg(test)]

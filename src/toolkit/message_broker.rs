@@ -19,19 +19,20 @@
 //! - What a system can't do is an error of kind [`ErrorKind::Unsupported`], never a pretence. [`Capabilities`] says
 //!   beforehand.
 //!
-//! | | [`memory`] | `nats` JetStream | `redis` streams | `amqp` RabbitMQ | `kafka` | `corelay` |
+//! | | `memory` | `nats` | `redis` | `amqp` | `kafka` | `corelay` |
 //! |---|---|---|---|---|---|---|
 //! | takes charge of what is published | yes | yes | yes | yes | yes | no: publishing ends with the acknowledgement |
-//! | survives a restart of the system | no | yes | as far as its `appendfsync` | yes | yes | no |
-//! | groups, each gets every message | yes | yes | yes | yes | yes | those the publisher names |
-//! | redelivery: refused, or its member lost | yes | yes | yes | yes | yes; a refused one by its member | yes, while the publisher lives |
+//! | survives a restart of the system | no | yes | yes, as far as its `appendfsync` says | yes | yes | no |
+//! | every group gets every message | yes | yes | yes | yes | yes | no: those the publisher names |
+//! | redelivery of what was refused, or whose member was lost | yes | yes | yes | yes | yes; a refused one by its member | yes, while the publisher lives |
 //! | redelivery after `ack_timeout` | yes | yes | yes | no | no | yes |
-//! | refused with a delay, by the system | yes | yes | yes | no: held by the member | no: held by the member | no: held by the member |
-//! | order of a key in a group | yes | one at a time | no | one at a time | one of a partition at a time | no |
+//! | the system holds back what was refused with a delay | yes | yes | yes | no: its member does | no: its member does | no: its member does |
+//! | order of a key in a group | yes | yes, one at a time | no | yes, one at a time | yes, one at a time | no |
 //! | topics: create, delete, check | yes | yes | yes | yes | yes | no |
 //! | topics: list | yes | yes | yes | no | yes | no |
-//! | a new group from the earliest message | what is retained | yes | yes | no | yes | no |
-//! | retention by count, by age | count | both | count | no | age | no |
+//! | a new group from the earliest message | yes, of what is retained | yes | yes | no | yes | no |
+//! | topics bounded by count | yes | yes | yes | no | no | no |
+//! | topics bounded by age | no | yes | no | no | yes | no |
 //!
 //! "One at a time": [`Order::PerKey`] is had by handing a group's next message out when the one before is
 //! acknowledged, whatever its key. Kafka has one more reservation: what is acknowledged before something older of its

@@ -7,15 +7,20 @@ fn prints_what_it_says(name: &str) {
     prints(name, &[], |said| said, |lines| lines);
 }
 
-/// Run with these arguments. What it says about itself may be put in other words for them, and its lines in order.
-fn prints(name: &str, args: &[&str], reword: impl Fn(String) -> String, order: impl Fn(String) -> String) {
+/// What an example says about itself.
+fn said(name: &str) -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let source = std::fs::read_to_string(root.join("examples").join(format!("{name}.rs"))).unwrap();
     let said = source.lines().skip_while(|line| *line != "//! ```text").skip(1);
     let said = said.take_while(|line| *line != "//! ```").map(|line| line.trim_start_matches("//! "));
     let said = said.collect::<Vec<_>>().join("\n");
     assert!(!said.is_empty());
+    said
+}
 
+/// Run with these arguments. What it says about itself may be put in other words for them, and its lines in order.
+fn prints(name: &str, args: &[&str], reword: impl Fn(String) -> String, order: impl Fn(String) -> String) {
+    let said = said(name);
     let program = Path::new(env!("CARGO_BIN_EXE_corelay")).parent().unwrap().join("examples").join(name);
     if !program.is_file() {
         eprintln!("SKIPPED: no {}; `cargo build --examples` makes it", program.display());
@@ -73,6 +78,29 @@ async fn events_to_postgres() {
         }
     })
     .await;
+}
+
+#[cfg(feature = "postgres")]
+#[tokio::test]
+async fn postgres_pool() {
+    let Some(database) = crate::servers::postgres::database().await else { return };
+    let run = move || prints("postgres_pool", &[&database], |said| said, |lines| lines);
+    tokio::task::spawn_blocking(run).await.unwrap();
+}
+
+#[test]
+fn sqlite_pool() {
+    prints_what_it_says("sqlite_pool");
+}
+
+#[test]
+fn the_toolkits_page_shows_what_they_print() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/TOOLKIT.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    for name in ["job", "user_created", "user_events", "postgres_pool", "sqlite_pool", "events_to_postgres"] {
+        let shown = format!("```text\n{}\n```", said(name));
+        assert!(page.contains(&shown), "{name}: {shown}");
+    }
 }
 
 #[test]

@@ -14,3 +14,4 @@ mod outage;
 #[cfg(feature = "redis")]
 mod redis;
 pub mod system;
+mod table;

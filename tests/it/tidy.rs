@@ -26,11 +26,12 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 
 /// Part of the toolkit, and the other parts it may import: mostly none, so that each can be used alone.
 const PARTS: &[(&str, &[&str])] = &[
-    ("worker_pool", &[]),
-    ("event_processor", &["worker_pool"]),
+    ("contain", &[]),
+    ("worker_pool", &["contain"]),
+    ("event_processor", &["contain", "worker_pool"]),
     ("connection_pool", &[]),
-    ("message_broker", &[]),
-    ("testing", &["worker_pool", "event_processor"]),
+    ("message_broker", &["contain"]),
+    ("testing", &["worker_pool", "event_processor", "connection_pool", "message_broker"]),
 ];
 
 fn root() -> &'static Path {

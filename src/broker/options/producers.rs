@@ -54,21 +54,13 @@ impl std::str::FromStr for What {
     }
 }
 
-/// A target's address. It may hold a password, so it isn't shown in full.
+/// A target's address. It may hold a password, so it is shown without: see [`redact`](forward::redact).
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct TargetUrl(pub String);
 
 impl fmt::Display for TargetUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some((scheme, rest)) = self.0.split_once("://") else { return f.write_str(&self.0) };
-        let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-        match authority.rsplit_once('@') {
-            Some((login, host)) => {
-                let user = login.split_once(':').map_or(login, |(user, _)| user);
-                write!(f, "{scheme}://{user}:***@{host}{path}")
-            }
-            None => write!(f, "{scheme}://{rest}"),
-        }
+        f.write_str(&forward::redact(&self.0))
     }
 }
 

@@ -1,8 +1,6 @@
 //! RabbitMQ by AMQP 0-9-1.
 
-use super::super::target::Target;
 use super::*;
-use crate::forward::InvalidTarget;
 use crate::toolkit::message_broker::amqp::{Amqp, Options};
 
 /// RabbitMQ's `max_message_size` since 4.0; it was 128 MiB before.
@@ -21,49 +19,29 @@ const MAX_BODY: usize = 16 << 20;
 /// let client = AmqpClient::new("amqp://me:secret@127.0.0.1:5672/shop?exchange=events&key=orders.new")?;
 /// assert_eq!(client.address(), "amqp://127.0.0.1:5672/shop?exchange=events&key=orders.new");
 /// assert_eq!(client.promise(), Promise::AtLeastOnce);
-/// # Ok::<(), corelay::forward::InvalidTarget>(())
+/// # Ok::<(), corelay::forward::UrlError>(())
 /// ```
 #[derive(Debug)]
 pub struct AmqpClient(Bridge);
 
 impl AmqpClient {
-    /// Takes the target apart; connects when the first message is sent.
-    ///
-    /// # Errors
-    /// What is wrong with the target.
-    pub fn new(target: &str) -> Result<AmqpClient, InvalidTarget> {
-        let mut target = Target::new(target, &["amqp", "amqps"])?;
-        let common = target.common(MAX_BODY)?;
-        let mandatory = target.flag("mandatory", true)?;
-        let (name, key) = match (target.text("queue"), target.text("exchange"), target.text("key")) {
+    pub(in crate::forward) fn from_url(mut url: Url) -> Result<AmqpClient, UrlError> {
+        let common = url.common(MAX_BODY)?;
+        let mandatory = url.flag("mandatory", true)?;
+        let (name, key) = match (url.text("queue"), url.text("exchange"), url.text("key")) {
             (Some(queue), None, None) => (String::new(), queue),
             (None, Some(exchange), key) if !exchange.is_empty() => (exchange, key.unwrap_or_default()),
-            _ => return Err(target.wrong("expected queue=NAME, or exchange=NAME and key=KEY")),
+            _ => return Err(url.refused("expected queue=NAME, or exchange=NAME and key=KEY")),
         };
+        let shown = if name.is_empty() { format!("?queue={key}") } else { format!("?exchange={name}&key={key}") };
         let place = Place::Exchange { name, key, mandatory };
-        place.check().map_err(|error| target.wrong(error.to_string()))?;
-        target.finish()?;
         // a dead connection is noticed after two of these
-        let url = format!("{}?heartbeat=10", target.server(target.scheme(), target.raw_path()));
-        let connect = move || {
-            let amqp = Amqp::connect(Options { url: url.clone(), timeout: common.timeout, ..Options::default() });
-            Box::pin(async move { Ok(Broker::with_options(amqp.await?, options(common))) }) as _
-        };
-        let address = match &place {
-            Place::Exchange { name, key, .. } if name.is_empty() => format!("{}?queue={key}", target.address()),
-            Place::Exchange { name, key, .. } => format!("{}?exchange={name}&key={key}", target.address()),
-            _ => target.address().into(),
-        };
-        Ok(AmqpClient(Bridge {
-            protocol: "amqp",
-            address,
-            place,
-            promise: Promise::AtLeastOnce,
-            common,
-            connect: Box::new(connect),
-            broker: Mutex::default(),
-        }))
+        let server = format!("{}?heartbeat=10", url.server(&url.scheme, url.raw_path()));
+        let options = Options { url: server, timeout: common.timeout, ..Options::default() };
+        let mut bridge = Bridge::new("amqp", url, place, common, move || Amqp::connect(options.clone()))?;
+        bridge.address += &shown;
+        Ok(AmqpClient(bridge))
     }
 }
 
-client!(AmqpClient);
+client!(AmqpClient, ["amqp", "amqps"]);

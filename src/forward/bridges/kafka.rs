@@ -1,8 +1,7 @@
 //! Kafka.
 
-use super::super::target::Target;
 use super::*;
-use crate::forward::InvalidTarget;
+use crate::forward::url::host_port;
 use crate::toolkit::message_broker::kafka::{Kafka, Login, Options};
 
 /// A broker's `message.max.bytes` is 1 MiB where nothing else is configured, headers included.
@@ -22,45 +21,28 @@ const MAX_BODY: usize = (1 << 20) - (64 << 10);
 /// let client = KafkaClient::new("kafka://127.0.0.1:9092/orders?brokers=127.0.0.1:9093")?;
 /// assert_eq!(client.address(), "kafka://127.0.0.1:9092/orders");
 /// assert_eq!(client.promise(), Promise::AtLeastOnce);
-/// # Ok::<(), corelay::forward::InvalidTarget>(())
+/// # Ok::<(), corelay::forward::UrlError>(())
 /// ```
 #[derive(Debug)]
 pub struct KafkaClient(Bridge);
 
 impl KafkaClient {
-    /// Takes the target apart; connects when the first message is sent.
-    ///
-    /// # Errors
-    /// What is wrong with the target.
-    pub fn new(target: &str) -> Result<KafkaClient, InvalidTarget> {
-        let mut target = Target::new(target, &["kafka", "kafka+tls"])?;
-        let common = target.common(MAX_BODY)?;
-        let place = Place::Topic { name: target.path()? };
-        place.check().map_err(|error| target.wrong(error.to_string()))?;
-        let mut brokers = target.host(9092);
-        if let Some(others) = target.text("brokers") {
+    pub(in crate::forward) fn from_url(mut url: Url) -> Result<KafkaClient, UrlError> {
+        let common = url.common(MAX_BODY)?;
+        let place = Place::Topic { name: url.name() };
+        let (host, port) = url.place(Some(9092))?;
+        let mut brokers = host_port(&host, port);
+        if let Some(others) = url.text("brokers") {
             brokers = format!("{brokers},{others}");
         }
-        let mechanism = target.text("mechanism").unwrap_or_else(|| "PLAIN".into());
-        let login = target.login()?.map(|(user, password)| Login { user, password, mechanism });
-        target.finish()?;
-        let tls = target.scheme() == "kafka+tls";
-        let settings = Options { brokers, timeout: common.timeout, tls, login, ..Options::default() };
-        settings.check().map_err(|error| target.wrong(error.to_string()))?;
-        let connect = move || {
-            let kafka = Kafka::connect(settings.clone());
-            Box::pin(async move { Ok(Broker::with_options(kafka.await?, options(common))) }) as _
-        };
-        Ok(KafkaClient(Bridge {
-            protocol: "kafka",
-            address: target.address().into(),
-            place,
-            promise: Promise::AtLeastOnce,
-            common,
-            connect: Box::new(connect),
-            broker: Mutex::default(),
-        }))
+        let mechanism = url.text("mechanism").unwrap_or_else(|| "PLAIN".into());
+        let password = url.password.clone().unwrap_or_default();
+        let login = url.user.clone().map(|user| Login { user, password, mechanism });
+        let tls = url.scheme == "kafka+tls";
+        let options = Options { brokers, timeout: common.timeout, tls, login, ..Options::default() };
+        options.check().map_err(|error| url.refused(error))?;
+        Bridge::new("kafka", url, place, common, move || Kafka::connect(options.clone())).map(KafkaClient)
     }
 }
 
-client!(KafkaClient);
+client!(KafkaClient, ["kafka", "kafka+tls"]);

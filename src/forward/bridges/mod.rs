@@ -16,7 +16,8 @@
 //! The message's own headers go by their names where a name is 1 to 100 letters, digits, `.`, `_` and `-`, doesn't
 //! begin with `corelay-` and occurs once.
 //!
-//! The parameters that every target takes: `connect_timeout` (5s), `timeout` for a batch (10s), `max_body` in bytes.
+//! The parameters that every target takes: `connect_timeout` (5s), `timeout` for a batch (10s), `max_body` (a size
+//! such as `1MiB`).
 
 #[cfg(feature = "amqp")]
 mod amqp;
@@ -35,8 +36,9 @@ use tokio::sync::Mutex;
 use uuid::Uuid;
 
 use super::target::Common;
+use super::url::{Url, UrlError};
 use super::{BatchFuture, Client, Done, Message, Part, Promise, SendError, SendErrorKind, SendFuture, Takes, headers};
-use crate::toolkit::message_broker::{self as toolkit, Broker, ErrorKind, Place};
+use crate::toolkit::message_broker::{self as toolkit, Adapter, Broker, ErrorKind, Place};
 
 #[cfg(feature = "amqp")]
 pub use amqp::AmqpClient;
@@ -68,12 +70,30 @@ impl std::fmt::Debug for Bridge {
     }
 }
 
-/// How a [`Broker`] of a bridge behaves.
-fn options(common: Common) -> toolkit::Options {
-    toolkit::Options { timeout: common.timeout }
-}
-
 impl Bridge {
+    /// To `place`, at least once, by what `connect` makes. All options of the URL have been read.
+    fn new<A: Adapter, F>(
+        protocol: &'static str,
+        url: Url,
+        place: Place,
+        common: Common,
+        connect: impl Fn() -> F + Send + Sync + 'static,
+    ) -> Result<Bridge, UrlError>
+    where
+        F: Future<Output = Result<A, toolkit::Error>> + Send + 'static,
+    {
+        place.check().map_err(|error| url.refused(error))?;
+        let address = url.address();
+        url.finish()?;
+        let options = toolkit::Options { timeout: common.timeout };
+        let connect = move || {
+            let adapter = connect();
+            Box::pin(async move { Ok(Broker::with_options(adapter.await?, options)) }) as _
+        };
+        let (promise, broker) = (Promise::AtLeastOnce, Mutex::default());
+        Ok(Bridge { protocol, address, place, promise, common, connect: Box::new(connect), broker })
+    }
+
     async fn broker(&self) -> Result<Broker, SendError> {
         let mut broker = self.broker.lock().await;
         if let Some(broker) = &*broker {
@@ -175,9 +195,19 @@ fn envelope(message: &Message) -> Result<toolkit::Message, toolkit::Error> {
     builder.build_marked(marks)
 }
 
-/// Makes a client of a [`Bridge`].
+/// Makes a client of a [`Bridge`], which `from_url` makes, for URLs of these schemes.
 macro_rules! client {
-    ($client:ident) => {
+    ($client:ident, $schemes:expr) => {
+        impl $client {
+            /// Takes the target apart; connects when the first message is sent.
+            ///
+            /// # Errors
+            /// What is wrong with the target.
+            pub fn new(target: &str) -> Result<$client, UrlError> {
+                $client::from_url(Url::of(target, &$schemes)?)
+            }
+        }
+
         impl Client for $client {
             fn protocol_name(&self) -> &str {
                 self.0.protocol

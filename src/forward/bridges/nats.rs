@@ -1,14 +1,12 @@
 //! NATS.
 
-use super::super::target::Target;
 use super::*;
-use crate::forward::InvalidTarget;
 use crate::toolkit::message_broker::nats::{Nats, Options};
 
 /// A server's `max_payload` is 1 MiB where nothing else is configured, headers included.
 const MAX_BODY: usize = (1 << 20) - (64 << 10);
 
-/// Publishes to a subject of NATS: `nats://user:password@host:4222/subject`, `nats+tls://` for TLS. For
+/// Publishes to a subject of NATS: `nats://user:password@host:4222/subject`, or `token@host`; `nats+tls://` for TLS. For
 /// headers and parameters see the [module](super).
 ///
 /// - With `jetstream=true` a stream has to take each message and say so: at least once, and the stream itself drops
@@ -23,39 +21,24 @@ const MAX_BODY: usize = (1 << 20) - (64 << 10);
 /// let client = NatsClient::new("nats://me:secret@127.0.0.1:4222/orders.new?jetstream=true")?;
 /// assert_eq!(client.address(), "nats://127.0.0.1:4222/orders.new");
 /// assert_eq!(client.promise(), Promise::AtLeastOnce);
-/// # Ok::<(), corelay::forward::InvalidTarget>(())
+/// # Ok::<(), corelay::forward::UrlError>(())
 /// ```
 #[derive(Debug)]
 pub struct NatsClient(Bridge);
 
 impl NatsClient {
-    /// Takes the target apart; connects when the first message is sent.
-    ///
-    /// # Errors
-    /// What is wrong with the target.
-    pub fn new(target: &str) -> Result<NatsClient, InvalidTarget> {
-        let mut target = Target::new(target, &["nats", "nats+tls"])?;
-        let common = target.common(MAX_BODY)?;
-        let stored = target.flag("jetstream", false)?;
-        let place = Place::Subject { name: target.path()?, stored };
-        place.check().map_err(|error| target.wrong(error.to_string()))?;
-        target.finish()?;
-        let scheme = if target.scheme() == "nats" { "nats" } else { "tls" };
-        let url = target.server(scheme, "");
-        let connect = move || {
-            let nats = Nats::connect(Options { url: url.clone(), timeout: common.timeout, ..Options::default() });
-            Box::pin(async move { Ok(Broker::with_options(nats.await?, options(common))) }) as _
-        };
-        Ok(NatsClient(Bridge {
-            protocol: "nats",
-            address: target.address().into(),
-            place,
-            promise: if stored { Promise::AtLeastOnce } else { Promise::AtMostOnce },
-            common,
-            connect: Box::new(connect),
-            broker: Mutex::default(),
-        }))
+    pub(in crate::forward) fn from_url(mut url: Url) -> Result<NatsClient, UrlError> {
+        let common = url.common(MAX_BODY)?;
+        let stored = url.flag("jetstream", false)?;
+        let place = Place::Subject { name: url.name(), stored };
+        let server = url.server(if url.scheme == "nats" { "nats" } else { "tls" }, "");
+        let options = Options { url: server, timeout: common.timeout, ..Options::default() };
+        let mut bridge = Bridge::new("nats", url, place, common, move || Nats::connect(options.clone()))?;
+        if !stored {
+            bridge.promise = Promise::AtMostOnce;
+        }
+        Ok(NatsClient(bridge))
     }
 }
 
-client!(NatsClient);
+client!(NatsClient, ["nats", "nats+tls"]);

@@ -1,8 +1,6 @@
 //! Redis.
 
-use super::super::target::Target;
 use super::*;
-use crate::forward::InvalidTarget;
 use crate::toolkit::message_broker::redis::{Options, Redis};
 
 /// Redis takes strings of 512 MiB (`proto-max-bulk-len`).
@@ -20,41 +18,20 @@ const MAX_BODY: usize = 512 << 20;
 /// let client = RedisClient::new("redis://:secret@127.0.0.1:6379/orders:new?max_len=100000")?;
 /// assert_eq!(client.address(), "redis://127.0.0.1:6379/orders:new");
 /// assert_eq!(client.promise(), Promise::AtLeastOnce);
-/// # Ok::<(), corelay::forward::InvalidTarget>(())
+/// # Ok::<(), corelay::forward::UrlError>(())
 /// ```
 #[derive(Debug)]
 pub struct RedisClient(Bridge);
 
 impl RedisClient {
-    /// Takes the target apart; connects when the first message is sent.
-    ///
-    /// # Errors
-    /// What is wrong with the target.
-    pub fn new(target: &str) -> Result<RedisClient, InvalidTarget> {
-        let mut target = Target::new(target, &["redis", "rediss"])?;
-        let common = target.common(MAX_BODY)?;
-        let place = Place::Stream { key: target.path()?, max_len: target.count("max_len")? };
-        place.check().map_err(|error| target.wrong(error.to_string()))?;
-        let database = target.text("db").unwrap_or_else(|| "0".into());
-        if database.parse::<u16>().is_err() {
-            return Err(target.wrong(format!("db is {database:?}: expected a number")));
-        }
-        target.finish()?;
-        let url = target.server(target.scheme(), &format!("/{database}"));
-        let connect = move || {
-            let redis = Redis::connect(Options { url: url.clone(), timeout: common.timeout, ..Options::default() });
-            Box::pin(async move { Ok(Broker::with_options(redis.await?, options(common))) }) as _
-        };
-        Ok(RedisClient(Bridge {
-            protocol: "redis",
-            address: target.address().into(),
-            place,
-            promise: Promise::AtLeastOnce,
-            common,
-            connect: Box::new(connect),
-            broker: Mutex::default(),
-        }))
+    pub(in crate::forward) fn from_url(mut url: Url) -> Result<RedisClient, UrlError> {
+        let common = url.common(MAX_BODY)?;
+        let place = Place::Stream { key: url.name(), max_len: url.count("max_len")? };
+        let database = url.read("db", "a number from 0 to 65535", |text| text.parse::<u16>().ok())?.unwrap_or(0);
+        let server = url.server(&url.scheme, &format!("/{database}"));
+        let options = Options { url: server, timeout: common.timeout, ..Options::default() };
+        Bridge::new("redis", url, place, common, move || Redis::connect(options.clone())).map(RedisClient)
     }
 }
 
-client!(RedisClient);
+client!(RedisClient, ["redis", "rediss"]);

@@ -15,8 +15,9 @@ use tokio_postgres::config::SslMode;
 use tokio_postgres::error::SqlState;
 
 use self::table::Table;
-use super::target::{Common, Target};
-use super::{BatchFuture, Client, Done, InvalidTarget, Message, Promise, SendError, SendErrorKind, SendFuture, Takes};
+use super::target::Common;
+use super::url::{Url, UrlError};
+use super::{BatchFuture, Client, Done, Message, Promise, SendError, SendErrorKind, SendFuture, Takes};
 use crate::toolkit::connection_pool::{self as pool, Guard, Pool, PostgresFactory};
 
 /// PostgreSQL takes values of 1 GiB, and a statement with all of its values may not be larger.
@@ -53,7 +54,7 @@ const KEEPALIVE: Duration = Duration::from_secs(20);
 /// let client = PostgresClient::new("postgres://me:secret@127.0.0.1/shop?table=events.orders&create=true")?;
 /// assert_eq!(client.address(), "postgres://127.0.0.1/shop?table=events.orders");
 /// assert_eq!(client.promise(), Promise::AtLeastOnce);
-/// # Ok::<(), corelay::forward::InvalidTarget>(())
+/// # Ok::<(), corelay::forward::UrlError>(())
 /// ```
 #[derive(Debug)]
 pub struct PostgresClient {
@@ -74,30 +75,28 @@ impl PostgresClient {
     ///
     /// # Errors
     /// What is wrong with the target.
-    pub fn new(target: &str) -> Result<PostgresClient, InvalidTarget> {
-        let mut target = Target::new(target, &["postgres", "postgresql"])?;
-        let common = target.common(MAX_BODY)?;
-        let name = target.text("table").unwrap_or_else(|| "corelay_messages".into());
-        let table = Table::new(&name).map_err(|why| target.wrong(why))?;
-        let create = target.flag("create", false)?;
-        let tls = match target.text("sslmode").as_deref() {
-            None | Some("prefer") => SslMode::Prefer,
-            Some("require") => SslMode::Require,
-            Some("disable") => SslMode::Disable,
-            Some(other) => {
-                return Err(target.wrong(format!("sslmode is {other:?}: expected prefer, require or disable")));
-            }
-        };
-        target.finish()?;
-        let server = target.server("postgres", target.raw_path());
+    pub fn new(target: &str) -> Result<PostgresClient, UrlError> {
+        PostgresClient::from_url(Url::of(target, &["postgres", "postgresql"])?)
+    }
+
+    pub(super) fn from_url(mut url: Url) -> Result<PostgresClient, UrlError> {
+        let common = url.common(MAX_BODY)?;
+        let name = url.text("table").unwrap_or_else(|| "corelay_messages".into());
+        let table = Table::new(&name).map_err(|why| url.refused(why))?;
+        let create = url.flag("create", false)?;
+        let modes = [("prefer", SslMode::Prefer), ("require", SslMode::Require), ("disable", SslMode::Disable)];
+        let tls = url.choice("sslmode", &modes, SslMode::Prefer)?;
         // the driver's words could be those of the URL
+        let config = url.server("postgres", url.raw_path()).parse();
         let mut config: Config =
-            server.parse().map_err(|_| target.wrong("expected postgres://user:password@host:port/database"))?;
+            config.map_err(|_| url.refused("expected postgres://user:password@host:port/database"))?;
         config.ssl_mode(tls).connect_timeout(common.connect_timeout).application_name("corelay");
         config.keepalives_idle(KEEPALIVE).keepalives_interval(KEEPALIVE / 4).tcp_user_timeout(KEEPALIVE);
-        let factory = PostgresFactory::with_config(config).map_err(|error| target.wrong(error.to_string()))?;
+        let factory = PostgresFactory::with_config(config).map_err(|error| url.refused(error))?;
+        let address = format!("{}?table={name}", url.address());
+        url.finish()?;
         Ok(PostgresClient {
-            address: format!("{}?table={name}", target.address()),
+            address,
             table,
             create,
             ready: AtomicBool::new(false),
@@ -318,8 +317,8 @@ mod tests {
             ("postgres://me:secret@h/db?table=a;drop", "table"),
             ("postgres://me:secret@h/db?sslmode=maybe", "sslmode"),
             ("postgres://me:secret@h/db?create=yes", "create"),
-            ("postgres://me:secret@h/db?tables=a", "no parameter"),
-            ("mysql://me:secret@h/db", "expected postgres"),
+            ("postgres://me:secret@h/db?tables=a", "no option \"tables\""),
+            ("mysql://me:secret@h/db", "expected one of postgres"),
         ];
         for (target, why) in wrong {
             let error = PostgresClient::new(target).unwrap_err().to_string();

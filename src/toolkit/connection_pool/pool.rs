@@ -162,7 +162,7 @@ impl<F: Factory> Pool<F> {
         &self.shared().factory
     }
 
-    /// Shows the pool's figures under `corelay_connection_pool_...`, read when the page is. Give a sub-registry with a
+    /// Shows the pool's figures under `connection_pool_...`, read when the page is. Give a sub-registry with a
     /// label to tell several pools of one program apart.
     ///
     /// ```
@@ -175,12 +175,12 @@ impl<F: Factory> Pool<F> {
     /// pool.register(registry.sub_registry_with_label(("pool".into(), "orders".into())));
     /// let mut page = String::new();
     /// encode(&mut page, &registry)?;
-    /// assert!(page.contains(r#"corelay_connection_pool_max_open{pool="orders"} 10"#), "{page}");
+    /// assert!(page.contains(r#"connection_pool_max_open{pool="orders"} 10"#), "{page}");
     /// # Ok(())
     /// # }
     /// ```
     pub fn register(&self, registry: &mut Registry) {
-        let registry = registry.sub_registry_with_prefix("corelay_connection_pool");
+        let registry = registry.sub_registry_with_prefix("connection_pool");
         registry.register_collector(Box::new(PoolCollector::new(self.shared())));
     }
 

@@ -15,7 +15,8 @@ use super::handler::{EventHandler, raw, typed};
 use super::metrics::{Counts, Metrics};
 use super::options::{DeadLetter, HandlerOptions, Options, Reason, Unknown};
 use super::registry::{Entry, HandlerId, Registry};
-use crate::toolkit::worker_pool::{self, Attempt, contain};
+use crate::toolkit::contain::contain;
+use crate::toolkit::worker_pool::{self, Attempt};
 
 /// An event that was processed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

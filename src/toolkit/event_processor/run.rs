@@ -9,7 +9,7 @@ use super::error::{Cause, HandlerFailure};
 use super::event::RawEvent;
 use super::metrics::HandlerCounts;
 use super::registry::Entry;
-use crate::toolkit::worker_pool::contain;
+use crate::toolkit::contain::contain;
 
 /// Counts an event as in the handler's hands, until dropped.
 struct Running<'a>(&'a AtomicU64);

@@ -32,6 +32,10 @@ pub struct Capabilities {
     pub list_topics: bool,
     /// [`Start::Earliest`].
     pub start_earliest: bool,
+    /// [`TopicOptions::max_messages`].
+    pub max_messages: bool,
+    /// [`TopicOptions::max_age`].
+    pub max_age: bool,
 }
 
 impl Capabilities {
@@ -46,6 +50,8 @@ impl Capabilities {
         topics: false,
         list_topics: false,
         start_earliest: false,
+        max_messages: false,
+        max_age: false,
     };
 }
 
@@ -94,6 +100,17 @@ impl TopicOptions {
             Some((what, _)) => Err(Error::new(ErrorKind::Invalid, format!("{what} is 0: expected more, or None"))),
             None => Ok(()),
         }
+    }
+
+    /// Refuses what `can` doesn't include.
+    pub(super) fn check_against(&self, system: &str, can: Capabilities) -> Result<(), Error> {
+        if self.max_messages.is_some() && can.topics && !can.max_messages {
+            return Err(Error::unsupported(system, "bound a topic by the number of its messages"));
+        }
+        if self.max_age.is_some() && can.topics && !can.max_age {
+            return Err(Error::unsupported(system, "bound a topic by the age of its messages"));
+        }
+        Ok(())
     }
 }
 

@@ -40,13 +40,15 @@ use super::{Adapter, Capabilities, Consume, Error, ErrorKind, Message, Order, Pl
 const ORPHAN_MS: i32 = 300_000;
 /// AMQP's bound on names.
 const LONGEST_NAME: usize = 255;
+/// With it, the longest topic and a slash a name is as long as it may be.
+const LONGEST_PREFIX: usize = LONGEST_NAME - super::name::LONGEST - 1;
 
 /// How to connect to RabbitMQ.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Options {
     /// `amqp://user:password@host:port/vhost`, `amqps://` for TLS. Default `amqp://127.0.0.1:5672/%2f`.
     pub url: String,
-    /// What the names of exchanges and queues begin with. Default `corelay.`.
+    /// What the names of exchanges and queues begin with, at most 54 bytes. Default `corelay.`.
     pub prefix: String,
     /// How long connecting may take. Default 5 s.
     pub timeout: Duration,
@@ -127,6 +129,16 @@ fn is_not_found(error: &lapin::Error) -> bool {
 }
 
 impl Amqp {
+    /// What it can do.
+    pub const CAPABILITIES: Capabilities = Capabilities {
+        stores: true,
+        durable: true,
+        fan_out: true,
+        order_per_key: true,
+        topics: true,
+        ..Capabilities::NONE
+    };
+
     /// Connects.
     ///
     /// # Errors
@@ -134,6 +146,10 @@ impl Amqp {
     pub async fn connect(options: Options) -> Result<Amqp, Error> {
         if let Err(why) = options.url.parse::<lapin::uri::AMQPUri>() {
             return Err(Error::new(ErrorKind::Invalid, format!("url: expected amqp://host:port/vhost: {why}")));
+        }
+        if options.prefix.len() > LONGEST_PREFIX {
+            let text = format!("prefix has {} bytes: expected at most {LONGEST_PREFIX}", options.prefix.len());
+            return Err(Error::new(ErrorKind::Invalid, text));
         }
         let shared = Shared { options, conn: Mutex::default(), publisher: Mutex::default() };
         let amqp = Amqp { shared: Arc::new(shared) };
@@ -300,7 +316,7 @@ fn confirmed(outcome: lapin::Result<Confirmation>, exchange: &str) -> Result<(),
 /// A name of parts known to be short enough together; cut otherwise, never a panic.
 fn name(parts: &[&str]) -> ShortString {
     let mut whole = parts.concat();
-    whole.truncate(LONGEST_NAME);
+    whole.truncate(whole.floor_char_boundary(LONGEST_NAME));
     whole.into()
 }
 
@@ -311,14 +327,7 @@ impl Adapter for Amqp {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities {
-            stores: true,
-            durable: true,
-            fan_out: true,
-            order_per_key: true,
-            topics: true,
-            ..Capabilities::NONE
-        }
+        Amqp::CAPABILITIES
     }
 
     async fn publish(&self, message: Message) -> Result<(), Error> {
@@ -359,10 +368,7 @@ impl Adapter for Amqp {
         Ok(Box::new(Feed::start(consume.in_flight, |into, stop| reader.run(into, stop))))
     }
 
-    async fn create_topic(&self, topic: &str, options: &TopicOptions) -> Result<(), Error> {
-        if options.max_messages.is_some() || options.max_age.is_some() {
-            return Err(Error::unsupported(self.system(), "bound what a topic keeps: it keeps nothing, its groups do"));
-        }
+    async fn create_topic(&self, topic: &str, _: &TopicOptions) -> Result<(), Error> {
         // AMQP takes a second declaration for granted, so two that create it at once both succeed
         if self.has_exchange(topic).await? {
             return Err(Error::topic_exists(topic));

@@ -318,7 +318,9 @@ impl Broker {
     pub async fn create_topic(&self, topic: &str, options: TopicOptions) -> Result<(), Error> {
         name::check("topic", topic)?;
         options.check()?;
-        self.bounded("create_topic", self.adapter()?.create_topic(topic, &options)).await
+        let adapter = self.adapter()?;
+        options.check_against(adapter.system(), adapter.capabilities())?;
+        self.bounded("create_topic", adapter.create_topic(topic, &options)).await
     }
 
     /// Deletes a topic with its messages and groups.
@@ -372,7 +374,7 @@ impl Broker {
         self.inner.counts.stats()
     }
 
-    /// Shows the figures under `corelay_message_broker_...`. Give a sub-registry with a label to tell several brokers
+    /// Shows the figures under `message_broker_...`. Give a sub-registry with a label to tell several brokers
     /// of one program apart.
     ///
     /// ```
@@ -382,7 +384,7 @@ impl Broker {
     /// Broker::new(Memory::default()).register(&mut registry);
     /// let mut page = String::new();
     /// encode(&mut page, &registry).unwrap();
-    /// assert!(page.contains("corelay_message_broker_published_total 0"));
+    /// assert!(page.contains("message_broker_published_total 0"));
     /// ```
     pub fn register(&self, registry: &mut Registry) {
         self.inner.counts.register(registry);

@@ -108,6 +108,9 @@ fn failed(error: client::Error) -> Error {
 }
 
 impl Corelay {
+    /// What it can do.
+    pub const CAPABILITIES: Capabilities = Capabilities { ack_timeout: true, ..Capabilities::NONE };
+
     /// Connects.
     ///
     /// # Errors
@@ -230,7 +233,7 @@ impl Adapter for Corelay {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { ack_timeout: true, ..Capabilities::NONE }
+        Corelay::CAPABILITIES
     }
 
     async fn publish(&self, message: Message) -> Result<(), Error> {

@@ -67,6 +67,10 @@ pub struct ConsumerGroup {
     pub concurrency: usize,
     /// After this long without being settled, a message is delivered again. Default 30 s: more than a handler takes.
     pub ack_timeout: Duration,
+    /// After this long a handler is stopped where it stands, and its message has failed; no longer than `ack_timeout`.
+    /// Default `None`: after `ack_timeout`, when another member may have the message. One that blocks its thread can't be
+    /// stopped.
+    pub handler_timeout: Option<Duration>,
     /// Where the group begins if it is new.
     pub start: Start,
     /// In which order messages are handled.
@@ -90,6 +94,7 @@ impl ConsumerGroup {
             topics: topics.into_iter().map(Into::into).collect(),
             concurrency: 16,
             ack_timeout: Duration::from_secs(30),
+            handler_timeout: None,
             start: Start::New,
             order: Order::Any,
             max_attempts: None,
@@ -113,6 +118,12 @@ impl ConsumerGroup {
             if self.topics[..n].contains(topic) {
                 return wrong(format!("group {:?} has the topic {topic:?} twice", self.name));
             }
+        }
+        if self.handler_timeout.is_some_and(|limit| limit.is_zero() || limit > self.ack_timeout) {
+            let (limit, ack) = (self.handler_limit(), self.ack_timeout);
+            return wrong(format!(
+                "handler_timeout is {limit:?}: expected more than zero, and at most ack_timeout, {ack:?}"
+            ));
         }
         if self.max_attempts == Some(0) {
             return wrong("max_attempts is 0: expected at least 1, or None".into());
@@ -140,6 +151,11 @@ impl ConsumerGroup {
             order: self.order,
             ..Consume::new(topic, &self.name)
         }
+    }
+
+    /// How long a handler may take.
+    pub(super) fn handler_limit(&self) -> Duration {
+        self.handler_timeout.unwrap_or(self.ack_timeout)
     }
 
     /// The wait after this many attempts.

@@ -82,6 +82,20 @@ impl Shelf {
 }
 
 impl Memory {
+    /// What it can do.
+    pub const CAPABILITIES: Capabilities = Capabilities {
+        stores: true,
+        fan_out: true,
+        ack_timeout: true,
+        delayed_nack: true,
+        order_per_key: true,
+        topics: true,
+        list_topics: true,
+        start_earliest: true,
+        max_messages: true,
+        ..Capabilities::NONE
+    };
+
     /// With these bounds.
     ///
     /// # Errors
@@ -109,17 +123,7 @@ impl Adapter for Memory {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities {
-            stores: true,
-            fan_out: true,
-            ack_timeout: true,
-            delayed_nack: true,
-            order_per_key: true,
-            topics: true,
-            list_topics: true,
-            start_earliest: true,
-            ..Capabilities::NONE
-        }
+        Memory::CAPABILITIES
     }
 
     async fn publish(&self, message: Message) -> Result<(), Error> {
@@ -153,9 +157,6 @@ impl Adapter for Memory {
     }
 
     async fn create_topic(&self, topic: &str, options: &TopicOptions) -> Result<(), Error> {
-        if options.max_age.is_some() {
-            return Err(Error::unsupported(self.system(), "keep messages for a time"));
-        }
         let retained = options.max_messages.map_or(self.options.retained, |most| most.try_into().unwrap_or(usize::MAX));
         let mut topics = self.topics();
         if topics.contains_key(topic) {

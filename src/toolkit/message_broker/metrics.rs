@@ -31,6 +31,8 @@ pub struct Stats {
     pub handler_failures: u64,
     /// Handlers that panicked.
     pub handler_panics: u64,
+    /// Handlers that were stopped because they took too long.
+    pub handler_timeouts: u64,
     /// Messages moved to a dead letter topic after their last attempt.
     pub dead_lettered: u64,
     /// Messages given up after their last attempt, without a dead letter topic.
@@ -53,6 +55,7 @@ pub(super) struct Counts {
     handler_seconds: Histogram,
     pub(super) handler_failures: Counter,
     pub(super) handler_panics: Counter,
+    pub(super) handler_timeouts: Counter,
     pub(super) dead_lettered: Counter,
     pub(super) dropped: Counter,
     pub(super) rejoined: Counter,
@@ -75,6 +78,7 @@ impl Default for Counts {
             handler_seconds: seconds(),
             handler_failures: Counter::default(),
             handler_panics: Counter::default(),
+            handler_timeouts: Counter::default(),
             dead_lettered: Counter::default(),
             dropped: Counter::default(),
             rejoined: Counter::default(),
@@ -84,7 +88,7 @@ impl Default for Counts {
 
 impl Counts {
     pub(super) fn register(&self, registry: &mut Registry) {
-        let registry = registry.sub_registry_with_prefix("corelay_message_broker");
+        let registry = registry.sub_registry_with_prefix("message_broker");
         let counters = [
             ("published", "Messages the system took charge of", &self.published),
             ("publish_failures", "Publishes that failed", &self.publish_failures),
@@ -95,6 +99,7 @@ impl Counts {
             ("settle_failures", "Messages that could not be settled", &self.settle_failures),
             ("handler_failures", "Handlers that returned an error", &self.handler_failures),
             ("handler_panics", "Handlers that panicked", &self.handler_panics),
+            ("handler_timeouts", "Handlers stopped because they took too long", &self.handler_timeouts),
             ("dead_lettered", "Messages moved to a dead letter topic", &self.dead_lettered),
             ("dropped", "Messages given up after their last attempt", &self.dropped),
             ("rejoined", "Times a member lost its connection and joined again", &self.rejoined),
@@ -119,6 +124,7 @@ impl Counts {
             in_flight: u64::try_from(self.in_flight.get()).unwrap_or_default(),
             handler_failures: self.handler_failures.get(),
             handler_panics: self.handler_panics.get(),
+            handler_timeouts: self.handler_timeouts.get(),
             dead_lettered: self.dead_lettered.get(),
             dropped: self.dropped.get(),
             rejoined: self.rejoined.get(),

@@ -3,7 +3,7 @@
 use super::{Error, ErrorKind};
 
 /// NATS and RabbitMQ take up to 255 bytes with what the adapters put around it.
-const LONGEST: usize = 200;
+pub(super) const LONGEST: usize = 200;
 
 /// Refuses a name that not every system would take.
 pub(super) fn check(what: &str, name: &str) -> Result<(), Error> {

@@ -8,10 +8,12 @@
 //!   other than its defaults, named as [`Options::prefix`] and the topic say, a dot written as `+`.
 
 mod codec;
+mod servers;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_nats::ConnectErrorKind;
 use async_nats::jetstream::consumer::{self, AckPolicy, DeliverPolicy, PullConsumer};
 use async_nats::jetstream::context::{
     CreateStreamErrorKind, DeleteStreamErrorKind, GetStreamErrorKind, PublishError, PublishErrorKind,
@@ -53,7 +55,8 @@ fn reconnect_delay(attempts: usize) -> Duration {
 /// How to connect to NATS.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Options {
-    /// Servers, `nats://user:password@host:port`, separated by commas; `tls://` for TLS. Default `nats://127.0.0.1:4222`.
+    /// Servers, `nats://user:password@host:port` or `nats://token@host:port`, separated by commas; `tls://` for TLS.
+    /// The login is one for all. Default `nats://127.0.0.1:4222`.
     pub url: String,
     /// What the names of streams and subjects begin with. Default `corelay-`.
     pub prefix: String,
@@ -93,26 +96,46 @@ pub struct Nats {
 }
 
 impl Nats {
+    /// What it can do.
+    pub const CAPABILITIES: Capabilities = Capabilities {
+        stores: true,
+        durable: true,
+        fan_out: true,
+        ack_timeout: true,
+        delayed_nack: true,
+        order_per_key: true,
+        topics: true,
+        list_topics: true,
+        start_earliest: true,
+        max_messages: true,
+        max_age: true,
+    };
+
     /// Connects.
     ///
     /// # Errors
-    /// [`ErrorKind::Connection`] where no server answers; [`ErrorKind::Invalid`] for a URL or prefix that can't be
-    /// used.
+    /// [`ErrorKind::Connection`] where no server answers; [`ErrorKind::Refused`] where it doesn't take the login;
+    /// [`ErrorKind::Invalid`] for a URL or prefix that can't be used.
     pub async fn connect(options: Options) -> Result<Nats, Error> {
         let Options { url, prefix, timeout } = options;
         if !prefix.is_empty() {
             super::name::check("prefix", &prefix)?;
         }
-        let addrs: Result<Vec<async_nats::ServerAddr>, _> = url.split(',').map(str::parse).collect();
-        let addrs =
-            addrs.map_err(|error| Error::new(ErrorKind::Invalid, "url: expected nats://host:port").caused_by(error))?;
-        let connecting = async_nats::ConnectOptions::new()
+        let (servers, login) = servers::servers(&url)?;
+        let connect = async_nats::ConnectOptions::new()
             .connection_timeout(timeout)
             .ping_interval(PING)
-            .reconnect_delay_callback(reconnect_delay)
-            .connect(addrs)
-            .await;
-        let client = connecting.map_err(|error| unreachable("connecting failed", error))?;
+            .reconnect_delay_callback(reconnect_delay);
+        let connect = match login {
+            Some(login) => login.put(connect),
+            None => connect,
+        };
+        let client = connect.connect(servers).await.map_err(|error| match error.kind() {
+            ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
+                Error::new(ErrorKind::Refused, "the server refuses the login, or asks for one").caused_by(error)
+            }
+            _ => unreachable("connecting failed", error),
+        })?;
         let mut jetstream = jetstream::new(client.clone());
         jetstream.set_timeout(timeout);
         Ok(Nats { client, jetstream, prefix: prefix.into() })
@@ -257,17 +280,7 @@ impl Adapter for Nats {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities {
-            stores: true,
-            durable: true,
-            fan_out: true,
-            ack_timeout: true,
-            delayed_nack: true,
-            order_per_key: true,
-            topics: true,
-            list_topics: true,
-            start_earliest: true,
-        }
+        Nats::CAPABILITIES
     }
 
     async fn publish(&self, message: Message) -> Result<(), Error> {

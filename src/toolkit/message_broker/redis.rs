@@ -98,6 +98,20 @@ impl Shared {
 }
 
 impl Redis {
+    /// What it can do.
+    pub const CAPABILITIES: Capabilities = Capabilities {
+        stores: true,
+        durable: true,
+        fan_out: true,
+        ack_timeout: true,
+        delayed_nack: true,
+        topics: true,
+        list_topics: true,
+        start_earliest: true,
+        max_messages: true,
+        ..Capabilities::NONE
+    };
+
     /// Connects.
     ///
     /// # Errors
@@ -143,17 +157,7 @@ impl Adapter for Redis {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities {
-            stores: true,
-            durable: true,
-            fan_out: true,
-            ack_timeout: true,
-            delayed_nack: true,
-            topics: true,
-            list_topics: true,
-            start_earliest: true,
-            ..Capabilities::NONE
-        }
+        Redis::CAPABILITIES
     }
 
     async fn publish(&self, message: Message) -> Result<(), Error> {
@@ -208,9 +212,6 @@ impl Adapter for Redis {
     }
 
     async fn create_topic(&self, topic: &str, options: &TopicOptions) -> Result<(), Error> {
-        if options.max_age.is_some() {
-            return Err(Error::unsupported(self.system(), "keep messages for a time"));
-        }
         let bound = options.max_messages.map(|most| most.to_string()).unwrap_or_default();
         let mut set = cmd("HSETNX");
         set.arg(self.shared.topics_key()).arg(topic).arg(bound);

@@ -1,8 +1,6 @@
 //! Running a group's handler over the messages of one topic.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -12,6 +10,7 @@ use tokio::time::{Instant, timeout};
 use super::group::SharedHandler;
 use super::metrics::Counts;
 use super::{Adapter, Consumer, ConsumerGroup, Delivery, Error, ErrorKind, Message};
+use crate::toolkit::contain::contain;
 
 /// Resolves when told to stop, or when nobody is left to tell.
 async fn told(stop: &mut watch::Receiver<bool>) {
@@ -83,28 +82,23 @@ impl Runner {
         }
     }
 
-    /// Calls the handler; what went wrong, a panic included.
+    /// Calls the handler; what went wrong, a panic and a timeout included.
     async fn call(&self, message: Message) -> Option<String> {
-        let made = catch_unwind(AssertUnwindSafe(|| self.handler.handle(message)));
-        let done = match made {
-            Ok(mut work) => {
-                std::future::poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx))) {
-                    Ok(Poll::Pending) => Poll::Pending,
-                    Ok(Poll::Ready(failure)) => Poll::Ready(Ok(failure)),
-                    Err(_) => Poll::Ready(Err(())),
-                })
-                .await
-            }
-            Err(_) => Err(()),
-        };
-        match done {
-            Ok(failure) => {
+        let limit = self.group.handler_limit();
+        let handled = contain(async { self.handler.handle(message).await });
+        match timeout(limit, handled).await {
+            Ok(Ok(failure)) => {
                 self.counts.handler_failures.inc_by(u64::from(failure.is_some()));
                 failure
             }
-            Err(()) => {
+            Ok(Err(panic)) => {
                 self.counts.handler_panics.inc();
-                Some("the handler panicked".into())
+                tracing::error!(panic, group = self.group.name, "a handler panicked");
+                Some(format!("the handler panicked: {panic}"))
+            }
+            Err(_) => {
+                self.counts.handler_timeouts.inc();
+                Some(format!("not handled within {limit:?}"))
             }
         }
     }

@@ -1,6 +1,13 @@
-//! Test doubles: handlers that do as a test tells them, and remember what they were asked.
+//! Test doubles: handlers, servers and systems that do as a test tells them, and remember what they were asked.
 //!
-//! Each attempt is one [`Step`]: done, failed, a panic, or no end at all, after a time. With tokio's paused clock a
+//! | for | double |
+//! |---|---|
+//! | [`worker_pool`](super::worker_pool) | [`ScriptedHandler`] |
+//! | [`event_processor`](super::event_processor) | [`ScriptedEvents`], [`DeadLetters`] |
+//! | [`connection_pool`](super::connection_pool) | [`FakeServer`] |
+//! | [`message_broker`](super::message_broker) | [`FakeSystem`]; [`Memory`](super::message_broker::Memory), where nothing is to fail |
+//!
+//! Each attempt of a handler is one [`Step`]: done, failed, a panic, or no end at all, after a time. With tokio's paused clock a
 //! test of a minute's backoff takes no time:
 //!
 //! ```
@@ -20,10 +27,14 @@
 //! # }
 //! ```
 
+mod connections;
 mod events;
 mod jobs;
 mod step;
+mod systems;
 
+pub use connections::{FakeConnection, FakeServer, ServerDown};
 pub use events::{DeadLetters, EventCall, ScriptedEvents};
 pub use jobs::{JobAttempt, ScriptedHandler};
 pub use step::{Step, StepError};
+pub use systems::FakeSystem;

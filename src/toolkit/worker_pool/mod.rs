@@ -47,7 +47,6 @@
 //! # }
 //! ```
 
-mod contain;
 mod crew;
 mod handler;
 mod metrics;
@@ -70,7 +69,5 @@ pub use retry::{Retry, RetryError};
 pub use source::Source;
 pub use ticket::{Outcome, Ticket};
 
-#[cfg(feature = "toolkit")]
-pub(in crate::toolkit) use contain::contain;
 #[cfg(feature = "toolkit")]
 pub(in crate::toolkit) use metrics::{Column, Latencies, encode_columns, encode_counters};

@@ -11,13 +11,13 @@ use tokio::task::coop::{consume_budget, has_budget_remaining};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::contain::contain;
 use super::crew::{Crew, Envelope, Hand, Idle, Lane, Place, Turn};
 use super::handler::{Attempt, Cause, Failure, Handler};
 use super::metrics::Tally;
 use super::retry::Retry;
 use super::source::Feed;
 use super::ticket::Outcome;
+use crate::toolkit::contain::contain;
 
 /// Workers that are started at once, and idle ones that are kept. Further ones start when all are busy, and end when
 /// they find nothing to do: a pool of very many takes no more memory than it needs.

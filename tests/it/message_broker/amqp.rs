@@ -46,4 +46,6 @@ async fn nobody_there_is_an_error_that_says_so() {
     assert_eq!(error.kind(), ErrorKind::Connection);
     let error = Amqp::connect(Options { url: "no url".into(), ..Options::default() }).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);
+    let error = Amqp::connect(Options { prefix: "ä".repeat(28), ..Options::default() }).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
 }

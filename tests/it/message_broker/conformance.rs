@@ -303,6 +303,18 @@ pub async fn topics_come_and_go(system: &System) {
         drop(one);
         broker.delete_topic(&topic).await.unwrap();
     }
+    let can = broker.capabilities();
+    let bounded = [
+        (TopicOptions { max_messages: Some(1000), ..options }, can.max_messages),
+        (TopicOptions { max_age: Some(Duration::from_secs(3600)), ..options }, can.max_age),
+    ];
+    for (options, can) in bounded {
+        let topic = unique("bounded.");
+        match broker.create_topic(&topic, options).await {
+            Ok(()) => broker.delete_topic(&topic).await.unwrap(),
+            Err(error) => assert_eq!((error.kind(), can), (ErrorKind::Unsupported, false), "{options:?}"),
+        }
+    }
     broker.close().await;
 }
 
@@ -443,7 +455,7 @@ pub async fn health_and_figures_tell_the_truth(system: &System) {
     let mut page = String::new();
     prometheus_client::encoding::text::encode(&mut page, &registry).unwrap();
     for line in ["published_total 5", "delivered_total 5", "acked_total 5", "in_flight 0", "publish_seconds_count 5"] {
-        assert!(page.contains(&format!("corelay_message_broker_{line}\n")), "{line} in {page}");
+        assert!(page.contains(&format!("message_broker_{line}\n")), "{line} in {page}");
     }
     let health = broker.health().await;
     assert_eq!((health.system, health.subscriptions, health.ended.len()), (broker.system(), 1, 0));
@@ -475,6 +487,8 @@ pub async fn bad_input_is_refused_at_once(system: &System) {
         ConsumerGroup::new("g", ["t", "t"]),
         ConsumerGroup { concurrency: 0, ..ConsumerGroup::new("g", ["t"]) },
         ConsumerGroup { max_attempts: Some(0), ..attempts.clone() },
+        ConsumerGroup { handler_timeout: Some(Duration::ZERO), ..attempts.clone() },
+        ConsumerGroup { handler_timeout: Some(Duration::from_secs(31)), ..attempts.clone() },
         ConsumerGroup { dead_letter: Some("t".into()), ..attempts.clone() },
         ConsumerGroup { dead_letter: Some("d".into()), max_attempts: None, ..attempts.clone() },
         ConsumerGroup { retry_min: Duration::from_secs(60), ..attempts },

@@ -7,11 +7,17 @@ use super::{Line, Server, directory, find, start, unique};
 
 /// A server of the test's own.
 pub fn private() -> Option<Server> {
+    configured("")
+}
+
+/// One with these lines in its configuration too.
+pub fn configured(more: &'static str) -> Option<Server> {
     let program = find("nats-server", &["nats-server".into()])?;
     let line = |port: u16, dir: &Path| {
         let config = dir.join("nats.conf");
         let store = dir.join("jetstream");
-        let text = format!("listen: 127.0.0.1:{port}\njetstream {{ store_dir: {:?} }}\n", store.display().to_string());
+        let text =
+            format!("listen: 127.0.0.1:{port}\njetstream {{ store_dir: {:?} }}\n{more}\n", store.display().to_string());
         std::fs::write(&config, text).unwrap();
         let args = vec!["-c".into(), config.display().to_string()];
         Line { program: program.clone(), args, env: Vec::new(), user: None }

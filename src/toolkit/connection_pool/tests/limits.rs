@@ -1,14 +1,14 @@
 //! Sizes, timeouts, fairness, errors.
 
 use std::error::Error as _;
-use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 
 use super::super::{CloseReason, Error, InvalidOptions, Options, Order, Pool, Stage};
-use super::server::{Dialer, pool, quiet, settle};
+use super::{pool, quiet, settle};
+use crate::toolkit::testing::FakeServer;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -30,7 +30,7 @@ fn contradictory_options_are_refused_by_name() {
         assert!(error.to_string().starts_with(text), "{error}");
     }
     assert_eq!(base.check(), Ok(()));
-    assert_eq!(Pool::new(Dialer::default(), base).unwrap_err(), InvalidOptions::NoRuntime);
+    assert_eq!(Pool::new(FakeServer::default(), base).unwrap_err(), InvalidOptions::NoRuntime);
 }
 
 #[tokio::test(start_paused = true)]
@@ -46,7 +46,7 @@ async fn never_more_than_max_open_and_a_timeout_that_says_why() {
     assert_eq!((stats.open, stats.in_use, stats.timeouts, stats.waits.count()), (2, 2, 1, 3));
     assert!(stats.waits.total() >= SECOND);
     drop((one, two));
-    assert_eq!((pool.stats().idle, pool.stats().in_use, server.most_open.load(SeqCst)), (2, 0, 2));
+    assert_eq!((pool.stats().idle, pool.stats().in_use, server.most_open()), (2, 0, 2));
     assert!(pool.get().await.is_ok());
 }
 
@@ -82,11 +82,11 @@ async fn who_came_first_is_served_first() {
 async fn creating_is_tried_again_with_growing_waits() {
     let options = Options { create_retries: 3, backoff_min: SECOND, backoff_max: 4 * SECOND, ..quiet(1) };
     let (pool, server) = pool(options);
-    server.down.store(true, SeqCst);
+    server.set_down(true);
     let error = pool.get().await.unwrap_err();
     assert!(matches!(error, Error::Create { attempts: 4, .. }), "{error}");
     assert_eq!(error.source().unwrap().to_string(), "the server is down");
-    let asked = server.asked.lock().unwrap().clone();
+    let asked = server.asked();
     let waits: Vec<_> = asked.windows(2).map(|pair| pair[1] - pair[0]).collect();
     for (wait, base) in waits.iter().zip([SECOND, 2 * SECOND, 4 * SECOND]) {
         // jitter adds up to once its length; the clock of the timers has a millisecond's grain
@@ -97,7 +97,7 @@ async fn creating_is_tried_again_with_growing_waits() {
     let back = server.clone();
     tokio::spawn(async move {
         tokio::time::sleep(3 * SECOND).await;
-        back.down.store(false, SeqCst);
+        back.set_down(false);
     });
     pool.get().await.unwrap();
 }
@@ -105,16 +105,16 @@ async fn creating_is_tried_again_with_growing_waits() {
 #[tokio::test(start_paused = true)]
 async fn what_is_not_transient_is_not_tried_again() {
     let (pool, server) = pool(Options { create_retries: 5, ..quiet(1) });
-    server.down.store(true, SeqCst);
-    server.refuses.store(true, SeqCst);
+    server.set_down(true);
+    server.set_refusing(true);
     assert!(matches!(pool.get().await, Err(Error::Create { attempts: 1, .. })));
-    assert_eq!(server.asked_count(), 1);
+    assert_eq!(server.asked().len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_server_that_hangs_costs_its_timeouts_and_no_more() {
     let (pool, server) = pool(Options { create_timeout: SECOND, acquire_timeout: 5 * SECOND, ..quiet(1) });
-    *server.connect_time.lock().unwrap() = 60 * SECOND;
+    server.set_connect_time(60 * SECOND);
     let begin = Instant::now();
     let error = pool.get().await.unwrap_err();
     assert!(matches!(error, Error::CreateTimeout { attempts: 1, .. }), "{error}");
@@ -124,18 +124,18 @@ async fn a_server_that_hangs_costs_its_timeouts_and_no_more() {
     assert!(matches!(error, Error::Timeout { stage: Stage::Creating, .. }), "{error}");
     let stats = pool.stats();
     assert_eq!((stats.open, stats.creating, stats.timeouts), (0, 0, 1));
-    *server.connect_time.lock().unwrap() = Duration::ZERO;
+    server.set_connect_time(Duration::ZERO);
     assert!(pool.get().await.is_ok());
 }
 
 #[tokio::test(start_paused = true)]
 async fn giving_up_midway_leaves_nothing_behind() {
     let (pool, server) = pool(Options { validate_after: Some(Duration::ZERO), ..quiet(1) });
-    *server.connect_time.lock().unwrap() = SECOND;
+    server.set_connect_time(SECOND);
     assert!(timeout(SECOND / 2, pool.get()).await.is_err());
     assert_eq!((pool.stats().creating, pool.stats().waiting), (0, 0));
     drop(pool.get().await.unwrap());
-    *server.answer_time.lock().unwrap() = SECOND;
+    server.set_answer_time(SECOND);
     // given up while it was validated: its state is unknown
     assert!(timeout(SECOND / 2, pool.get()).await.is_err());
     let stats = pool.stats();
@@ -151,18 +151,18 @@ async fn surplus_connections_are_closed_unless_somebody_waits() {
     let stats = pool.stats();
     assert_eq!((stats.idle, stats.open, stats.closed.by(CloseReason::Surplus)), (1, 1, 2));
     // none is kept at all, but a waiting caller gets the one given back
-    let (pool, server) = (Pool::new(Dialer(server), Options { max_idle: Some(0), ..quiet(1) }).unwrap(), pool);
+    let (pool, other) = (Pool::new(server, Options { max_idle: Some(0), ..quiet(1) }).unwrap(), pool);
     let held = pool.get().await.unwrap();
-    let number = held.number;
+    let number = held.number();
     let waiting = tokio::spawn({
         let pool = pool.clone();
-        async move { pool.get().await.unwrap().number }
+        async move { pool.get().await.unwrap().number() }
     });
     settle().await;
     drop(held);
     assert_eq!(waiting.await.unwrap(), number);
     assert_eq!(pool.stats().open, 0);
-    drop(server);
+    drop(other);
 }
 
 #[tokio::test(start_paused = true)]
@@ -185,7 +185,7 @@ async fn the_newest_or_the_oldest_is_lent_first() {
         let (one, two) = (pool.get().await.unwrap(), pool.get().await.unwrap());
         drop(one);
         drop(two);
-        assert_eq!(pool.get().await.unwrap().number, expected);
+        assert_eq!(pool.get().await.unwrap().number(), expected);
     }
 }
 
@@ -193,7 +193,7 @@ async fn the_newest_or_the_oldest_is_lent_first() {
 async fn try_get_neither_waits_nor_opens() {
     let (pool, server) = pool(quiet(1));
     assert!(pool.try_get().is_none());
-    assert_eq!(server.asked_count(), 0);
+    assert_eq!(server.asked().len(), 0);
     assert_eq!(pool.stats().creating, 0);
     drop(pool.get().await.unwrap());
     let held = pool.try_get().unwrap();

@@ -1,14 +1,13 @@
 //! Whatever happens in whatever order: never more than `max_open`, and books that balance.
 
-use std::sync::Arc;
-use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use proptest::prelude::*;
 use tokio::time::{advance, sleep};
 
 use super::super::{Options, Order, Pool, Stats};
-use super::server::{Server, pool, settle};
+use super::{pool, quiet, settle};
+use crate::toolkit::testing::FakeServer;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -66,13 +65,13 @@ fn options() -> impl Strategy<Value = Options> {
     )
 }
 
-fn check(stats: &Stats, server: &Server, detached: usize) {
+fn check(stats: &Stats, server: &FakeServer, detached: usize) {
     assert!(stats.open + stats.creating <= stats.max_open, "{stats:?}");
     assert_eq!(stats.open, stats.idle + stats.in_use + stats.checking + stats.closing, "{stats:?}");
     let alive = stats.created - stats.closed.total();
     assert_eq!(alive as usize, stats.idle + stats.in_use + stats.checking, "{stats:?}");
     // what the server sees: those counted, the detached, and those just accepted but not yet counted
-    let seen = server.open.load(SeqCst);
+    let seen = server.open();
     assert!(seen <= stats.open + stats.creating + detached, "{seen} seen, {stats:?}");
 }
 
@@ -85,12 +84,12 @@ async fn run(options: Options, steps: Vec<Step>) {
         take(step, &pool, &server, &mut tasks).await;
         settle().await;
         check(&pool.stats(), &server, 0);
-        assert!(server.most_open.load(SeqCst) <= most);
+        assert!(server.most_open() <= most);
     }
-    for time in [&server.connect_time, &server.answer_time, &server.close_time] {
-        *time.lock().unwrap() = Duration::ZERO;
-    }
-    server.down.store(false, SeqCst);
+    server.set_connect_time(Duration::ZERO);
+    server.set_answer_time(Duration::ZERO);
+    server.set_close_time(Duration::ZERO);
+    server.set_down(false);
     for task in tasks {
         task.await.unwrap();
     }
@@ -106,22 +105,17 @@ async fn run(options: Options, steps: Vec<Step>) {
     pool.close().await;
     let stats = pool.stats();
     assert_eq!((stats.open, stats.creating, stats.created), (0, 0, stats.closed.total()), "{stats:?}");
-    assert_eq!(server.open.load(SeqCst), 0);
+    assert_eq!(server.open(), 0);
 }
 
-async fn take(
-    step: Step,
-    pool: &Pool<super::server::Dialer>,
-    server: &Arc<Server>,
-    tasks: &mut Vec<tokio::task::JoinHandle<()>>,
-) {
+async fn take(step: Step, pool: &Pool<FakeServer>, server: &FakeServer, tasks: &mut Vec<tokio::task::JoinHandle<()>>) {
     let pool = pool.clone();
     match step {
         Step::Use { ms, end } => tasks.push(tokio::spawn(async move {
             let Ok(mut conn) = pool.get().await else { return };
             sleep(Duration::from_millis(ms)).await;
             match end {
-                0 => conn.broken = true,
+                0 => conn.break_off(),
                 1 => conn.discard(),
                 _ => {}
             }
@@ -136,10 +130,10 @@ async fn take(
                 check(&pool.stats(), server, 0);
             }
         }
-        Step::Down(down) => server.down.store(down, SeqCst),
-        Step::ConnectTime(ms) => *server.connect_time.lock().unwrap() = Duration::from_millis(ms),
-        Step::AnswerTime(ms) => *server.answer_time.lock().unwrap() = Duration::from_millis(ms),
-        Step::CloseTime(ms) => *server.close_time.lock().unwrap() = Duration::from_millis(ms),
+        Step::Down(down) => server.set_down(down),
+        Step::ConnectTime(ms) => server.set_connect_time(Duration::from_millis(ms)),
+        Step::AnswerTime(ms) => server.set_answer_time(Duration::from_millis(ms)),
+        Step::CloseTime(ms) => server.set_close_time(Duration::from_millis(ms)),
     }
 }
 
@@ -161,7 +155,7 @@ proptest! {
 fn never_more_than_max_open_under_contention() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().unwrap();
     runtime.block_on(async {
-        let (pool, server) = pool(Options { max_open: 3, max_idle: Some(2), ..super::server::quiet(3) });
+        let (pool, server) = pool(Options { max_open: 3, max_idle: Some(2), ..quiet(3) });
         let mut tasks = Vec::new();
         for n in 0..16_usize {
             let pool = pool.clone();
@@ -181,9 +175,9 @@ fn never_more_than_max_open_under_contention() {
         }
         let stats = pool.stats();
         assert_eq!((stats.acquired, stats.in_use, stats.waiting), (8000, 0, 0));
-        assert!(server.most_open.load(SeqCst) <= 3);
+        assert!(server.most_open() <= 3);
         check(&stats, &server, 0);
         pool.close().await;
-        assert_eq!(server.open.load(SeqCst), 0);
+        assert_eq!(server.open(), 0);
     });
 }

@@ -7,16 +7,19 @@ use async_trait::async_trait;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance, StreamConsumer};
-use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::{Message as _, Offset, TopicPartitionList};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::{Message as _, TopicPartitionList};
 use tokio::sync::{Notify, oneshot};
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::{sleep, timeout};
 
 use super::super::adapter::Received;
 use super::super::delivery::Settle;
 use super::super::{Consume, Error, ErrorKind, feed};
+use super::fault::{failed, is_unknown_topic};
 use super::ledger::{Acked, Entry, Ledger};
-use super::{Kafka, codec, failed, is_unknown_topic};
+use super::log::{log, report};
+use super::{Kafka, codec};
 
 /// Messages kept ready beyond those out: fetching pauses above, and goes on below half of it.
 const AHEAD: usize = 1024;
@@ -24,15 +27,15 @@ const AHEAD: usize = 1024;
 const COMMIT_AGAIN: Duration = Duration::from_millis(100);
 
 /// What a member, its callbacks and the messages it holds share.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Member {
     ledger: Mutex<Ledger>,
     /// The ledger has changed.
     changed: Notify,
     /// Told when the group has given this member its share.
     joined: Mutex<Option<oneshot::Sender<()>>>,
-    /// How the last commit went, until it has been looked at.
-    commit: Mutex<Option<KafkaResult<()>>>,
+    /// How long an acknowledgement waits for the group to be told.
+    limit: Duration,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -41,14 +44,20 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Member {
     /// A member, and what resolves when it has joined.
-    pub(super) fn new() -> (Arc<Member>, oneshot::Receiver<()>) {
+    pub(super) fn new(limit: Duration) -> (Arc<Member>, oneshot::Receiver<()>) {
         let (joined, joins) = oneshot::channel();
-        let member = Member { joined: Mutex::new(Some(joined)), ..Member::default() };
-        (Arc::new(member), joins)
+        let (ledger, changed) = (Mutex::default(), Notify::new());
+        (Arc::new(Member { ledger, changed, joined: Mutex::new(Some(joined)), limit }), joins)
     }
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
         lock(&self.ledger)
+    }
+
+    /// The group knows that this member is there.
+    fn committed(&self, positions: &[(i32, i64)]) {
+        let mut ledger = self.ledger();
+        positions.iter().for_each(|(partition, position)| ledger.committed(*partition, *position));
     }
 
     /// Nothing is this member's any more.
@@ -63,22 +72,13 @@ pub(super) struct Context {
     pub(super) member: Arc<Member>,
 }
 
-pub(super) fn log(level: RDKafkaLogLevel, facility: &str, text: &str) {
-    match level {
-        RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {
-            tracing::warn!(facility, "{text}");
-        }
-        _ => tracing::debug!(facility, "{text}"),
-    }
-}
-
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
         log(level, facility, text);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!(%error, reason, "kafka");
+        report(&error, reason);
     }
 }
 
@@ -103,41 +103,28 @@ impl ConsumerContext for Context {
             let _ = joined.send(());
         }
     }
-
-    fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
-        if result.is_ok() {
-            let mut ledger = self.member.ledger();
-            for element in offsets.elements() {
-                if let (Offset::Offset(position), Ok(())) = (element.offset(), element.error()) {
-                    ledger.committed(element.partition(), position);
-                }
-            }
-        }
-        *lock(&self.member.commit) = Some(result);
-        self.member.changed.notify_one();
-    }
 }
 
 pub(super) struct Reader {
     pub(super) kafka: Kafka,
-    pub(super) consumer: StreamConsumer<Context>,
+    pub(super) consumer: Arc<StreamConsumer<Context>>,
     pub(super) member: Arc<Member>,
     pub(super) consume: Consume,
 }
 
-/// How a reader stands with the library.
-#[derive(Debug, Default)]
-struct Progress {
-    committing: bool,
-    paused: bool,
-}
+/// The commit on its way: one at a time, so that what is acknowledged meanwhile goes together with the next.
+type Committing = Option<JoinHandle<()>>;
 
 impl Reader {
     pub(super) async fn run(self, into: feed::Into, mut stop: feed::Stop) -> Result<(), Error> {
-        let ended = self.read(&into, &mut stop).await;
+        let mut committing = None;
+        let ended = self.read(&into, &mut stop, &mut committing).await;
         let stopped = ended.is_ok();
         if let Err(error) = ended {
             let _ = into.send(Err(error)).await;
+        }
+        if let Some(commit) = committing {
+            let _ = commit.await;
         }
         let Reader { kafka, consumer, member, consume } = self;
         let left = spawn_blocking(move || {
@@ -156,16 +143,19 @@ impl Reader {
     }
 
     /// Until told to stop.
-    async fn read(&self, into: &feed::Into, stop: &mut feed::Stop) -> Result<(), Error> {
-        let mut progress = Progress::default();
+    async fn read(&self, into: &feed::Into, stop: &mut feed::Stop, committing: &mut Committing) -> Result<(), Error> {
+        let mut paused = false;
         loop {
-            let retry = self.commit(&mut progress)?;
+            if committing.is_none() {
+                *committing = self.commit()?;
+            }
             self.hand_out(into);
-            self.bound(&mut progress)?;
+            self.bound(&mut paused)?;
             tokio::select! {
                 biased;
                 _ = &mut *stop => return Ok(()),
                 () = self.member.changed.notified() => {}
+                () = over(committing) => *committing = None,
                 received = self.consumer.recv() => match received {
                     Ok(record) => {
                         let message = codec::message(&self.consume.topic, &record);
@@ -173,31 +163,32 @@ impl Reader {
                     }
                     Err(error) => self.look_at(error)?,
                 },
-                () = tokio::time::sleep(COMMIT_AGAIN), if retry => {}
             }
         }
     }
 
-    /// Tells the group how far this member is. Whether the last attempt failed and is due again in a while.
-    fn commit(&self, progress: &mut Progress) -> Result<bool, Error> {
-        let mut failed_before = false;
-        if let Some(result) = lock(&self.member.commit).take() {
-            progress.committing = false;
-            if let Err(error) = result {
-                tracing::debug!(%error, group = self.consume.group, "a commit failed");
-                failed_before = true;
-            }
-        }
+    /// Begins to tell the group how far this member is, if it came any further. After a failure it is over in a while.
+    ///
+    /// Each commit has a thread that waits for it, as the library's binding loses the outcome of those that need none
+    /// (its issue 856).
+    fn commit(&self) -> Result<Committing, Error> {
         let positions = self.member.ledger().uncommitted();
-        if progress.committing || positions.is_empty() || failed_before {
-            return Ok(failed_before && !positions.is_empty());
+        if positions.is_empty() {
+            return Ok(None);
         }
         let list = self.kafka.positions(&self.consume.topic, &positions)?;
-        match self.consumer.commit(&list, CommitMode::Async) {
-            Ok(()) => progress.committing = true,
-            Err(error) => tracing::debug!(%error, group = self.consume.group, "a commit failed"),
-        }
-        Ok(!progress.committing)
+        let (consumer, member) = (self.consumer.clone(), self.member.clone());
+        Ok(Some(tokio::spawn(async move {
+            match spawn_blocking(move || consumer.commit(&list, CommitMode::Sync)).await {
+                Ok(Ok(())) => member.committed(&positions),
+                Ok(Err(error)) => {
+                    tracing::debug!(%error, "a commit failed");
+                    sleep(COMMIT_AGAIN).await;
+                }
+                // the runtime ends
+                Err(_) => {}
+            }
+        })))
     }
 
     fn hand_out(&self, into: &feed::Into) {
@@ -218,14 +209,14 @@ impl Reader {
     }
 
     /// Fetches no further ahead than is of use. The library has to be polled all the time, so it is told to pause.
-    fn bound(&self, progress: &mut Progress) -> Result<(), Error> {
+    fn bound(&self, paused: &mut bool) -> Result<(), Error> {
         let ready = self.member.ledger().ready();
-        let pause = if progress.paused { ready > AHEAD / 2 } else { ready > AHEAD };
-        if pause != progress.paused {
+        let pause = if *paused { ready > AHEAD / 2 } else { ready > AHEAD };
+        if pause != *paused {
             let assigned = self.consumer.assignment().map_err(|error| failed("assignment", error))?;
             let done = if pause { self.consumer.pause(&assigned) } else { self.consumer.resume(&assigned) };
             done.map_err(|error| failed("pausing", error))?;
-            progress.paused = pause;
+            *paused = pause;
         }
         Ok(())
     }
@@ -250,6 +241,14 @@ impl Reader {
     }
 }
 
+/// Resolves when the commit is over; never where there is none.
+async fn over(committing: &mut Committing) {
+    match committing {
+        Some(commit) => drop(commit.await),
+        None => std::future::pending().await,
+    }
+}
+
 /// What was acknowledged and not yet told.
 fn commit_last(consumer: &StreamConsumer<Context>, topic: &str, kafka: &Kafka, member: &Member) -> Result<(), Error> {
     let positions = member.ledger().uncommitted();
@@ -258,10 +257,7 @@ fn commit_last(consumer: &StreamConsumer<Context>, topic: &str, kafka: &Kafka, m
     }
     let list = kafka.positions(topic, &positions)?;
     consumer.commit(&list, CommitMode::Sync).map_err(|error| failed("leaving", error))?;
-    let mut ledger = member.ledger();
-    for (partition, position) in positions {
-        ledger.committed(partition, position);
-    }
+    member.committed(&positions);
     Ok(())
 }
 
@@ -285,7 +281,10 @@ impl Settle for Held {
         match acked {
             Acked::Expired => Err(expired()),
             Acked::Noted => Ok(()),
-            Acked::Moved(hears) => hears.await.map_err(|_| expired()),
+            Acked::Moved(hears) => match timeout(member.limit, hears).await {
+                Ok(heard) => heard.map_err(|_| expired()),
+                Err(_) => Err(Error::new(ErrorKind::Timeout, format!("not committed within {:?}", member.limit))),
+            },
         }
     }
 

@@ -1,5 +1,6 @@
 //! Handlers that fail, and when their messages come again.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -61,6 +62,46 @@ async fn failed_messages_come_again_after_growing_waits() {
     assert_eq!((stats.handler_failures, stats.handler_panics), (3, 1));
     assert_eq!((stats.delivered, stats.redelivered, stats.acked, stats.nacked), (5, 4, 1, 4));
     assert_eq!(stats.in_flight, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_that_never_ends_is_stopped_and_counted() {
+    let broker = broker(&["t"]).await;
+    let attempts = AtomicU32::new(0);
+    let handler = move |_: Message| {
+        let is_third = attempts.fetch_add(1, Ordering::Relaxed) == 2;
+        async move {
+            if !is_third {
+                std::future::pending::<()>().await;
+            }
+        }
+    };
+    let limit = Some(5 * SECOND);
+    let group = ConsumerGroup { handler_timeout: limit, retry_max: SECOND, ..ConsumerGroup::new("g", ["t"]) };
+    broker.join_group(group, handler).await.unwrap();
+    let begin = Instant::now();
+    broker.publish(message("t", "x")).await.unwrap();
+    while broker.stats().acked < 1 {
+        sleep(SECOND / 10).await;
+    }
+    assert!((10 * SECOND..13 * SECOND).contains(&begin.elapsed()), "{:?}", begin.elapsed());
+    assert_eq!((broker.stats().handler_timeouts, broker.stats().nacked), (2, 2));
+    broker.close().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_that_never_ends_holds_up_no_shutdown() {
+    let broker = broker(&["t"]).await;
+    let group = ConsumerGroup { ack_timeout: 20 * SECOND, ..ConsumerGroup::new("g", ["t"]) };
+    broker.join_group(group, |_: Message| std::future::pending::<()>()).await.unwrap();
+    broker.publish(message("t", "x")).await.unwrap();
+    sleep(SECOND).await;
+    let begin = Instant::now();
+    broker.close().await;
+    // no longer than the ack_timeout, when the message is another's
+    let elapsed = begin.elapsed();
+    assert!(elapsed.abs_diff(19 * SECOND) < SECOND / 10, "{elapsed:?}");
+    assert_eq!(broker.stats().handler_timeouts, 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,4 +1,4 @@
-//! Containing panics.
+//! Containing panics of users' code: what all parts need.
 
 use std::any::Any;
 use std::future::Future;
@@ -7,7 +7,7 @@ use std::pin::pin;
 use std::task::Poll;
 
 /// Runs a future to its end, or to its panic, whose text is the error.
-pub(in crate::toolkit) async fn contain<F: Future>(future: F) -> Result<F::Output, String> {
+pub(super) async fn contain<F: Future>(future: F) -> Result<F::Output, String> {
     let mut future = pin!(future);
     // a future that has panicked is not polled again
     std::future::poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
