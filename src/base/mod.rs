@@ -1,6 +1,7 @@
 //! What every room may use: identifiers, time, generation-tagged tables, byte pieces, the timer wheel,
 //! histograms and the limits. Nothing here does I/O.
 
+mod backoff;
 pub mod buffer;
 pub mod channel;
 pub mod histogram;
@@ -10,6 +11,7 @@ pub mod secret;
 pub mod time;
 pub mod wheel;
 
+pub use backoff::backoff;
 pub use buffer::{Batch, Leases, Piece, Segment};
 pub use channel::ChannelId;
 pub use histogram::Histogram;

@@ -148,8 +148,8 @@ impl View<'_> {
 
     /// By producer, as [`CoreProducer`]s are numbered: messages that found no room on their way to it.
     #[must_use]
-    pub fn not_handed_over(&self) -> &[u64] {
-        self.core.tap_dropped()
+    pub fn not_handed_over(&self) -> Vec<u64> {
+        self.core.tap_dropped().iter().map(|drops| drops.no_room).collect()
     }
 
     /// Some of the connections; begin with 0.

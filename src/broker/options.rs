@@ -7,6 +7,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+pub(in crate::broker) use producers::validate_all;
 pub use producers::{ForwardOptions, NamedChannel, ProducerOptions, TargetUrl, What};
 pub use values::{BadValue, Cores, Io, ListenAddr};
 
@@ -157,12 +158,7 @@ impl ServerOptions {
             check(!twice, "channel.id", &channel.name, "each channel once")?;
         }
         self.forward.validate()?;
-        check(self.producers.len() < MAX_ROUTES, "producer", &self.producers.len(), "at most 63")?;
-        for (index, producer) in self.producers.iter().enumerate() {
-            producer.validate(self.forward.max_message)?;
-            let twice = self.producers[..index].iter().any(|other| other.id == producer.id);
-            check(!twice, "producer.id", &producer.id, "each producer once")?;
-        }
+        validate_all(self.producers.iter(), self.forward.max_message)?;
         self.access_list()?;
         // who shows a certificate of the right CA is no stranger
         let asks = |addr: &ListenAddr| addr.is_tls() && self.tls.client_ca.is_some();
@@ -268,10 +264,22 @@ impl ChannelOptions {
 mod tests {
     use super::*;
 
+    fn producers(count: usize) -> Vec<ProducerOptions> {
+        (0..count).map(|n| ProducerOptions::new(n.to_string(), "udp://127.0.0.1:9")).collect()
+    }
+
+    #[test]
+    fn there_may_be_as_many_producers_as_a_word_has_bits() {
+        for count in [MAX_ROUTES / 2, MAX_ROUTES] {
+            let options = ServerOptions { producers: producers(count), ..ServerOptions::default() };
+            assert_eq!(options.validate(), Ok(()), "{count}");
+        }
+    }
+
     #[test]
     fn each_bad_option_is_named() {
         type Change = fn(&mut ServerOptions);
-        let cases: [(&str, Change); 12] = [
+        let cases: [(&str, Change); 14] = [
             ("server.listen", |o| o.listen.clear()),
             ("server.bind_timeout", |o| o.bind_timeout = Duration::from_secs(61)),
             ("server.listen", |o| o.listen.push("tls://127.0.0.1:0".parse().unwrap())),
@@ -284,6 +292,8 @@ mod tests {
             ("auth.token.all.name", |o| o.auth = vec![Entry::new("all")]),
             ("channel.a.spread", |o| o.channels[0].spread = 0),
             ("channel.a.queue_bytes", |o| o.channels[0].queue_bytes = Some(1)),
+            ("producer", |o| o.producers = producers(MAX_ROUTES + 1)),
+            ("producer.id", |o| o.producers = [producers(2), producers(1)].concat()),
         ];
         for (key, change) in cases {
             let channels = vec![ChannelOptions::new(ChannelId::named("a"), "a")];

@@ -2,36 +2,37 @@
 
 use std::time::Duration;
 
-/// Doubling waits with jitter, so that clients cut off together don't come back together.
+use crate::base::backoff;
+
+/// The waits of one connection.
 #[derive(Debug)]
 pub(super) struct Backoff {
     min: Duration,
     max: Duration,
-    next: Duration,
+    failures: u32,
     rng: fastrand::Rng,
 }
 
 impl Backoff {
     pub(super) fn new(min: Duration, max: Duration, rng: fastrand::Rng) -> Backoff {
-        Backoff { min, max: max.max(min), next: min, rng }
+        Backoff { min, max: max.max(min), failures: 0, rng }
     }
 
-    /// The next wait: between half the current bound and the bound, which then doubles.
+    /// The next wait: [`backoff`].
     pub(super) fn next(&mut self) -> Duration {
-        let bound = self.next;
-        self.next = (bound * 2).min(self.max);
-        bound.mul_f64(0.5 + self.rng.f64() / 2.0)
+        self.failures = self.failures.saturating_add(1);
+        backoff(self.min, self.max, self.failures, self.rng.f64())
     }
 
     /// The longest wait: between half the upper bound and the bound.
     pub(super) fn longest(&mut self) -> Duration {
-        self.next = self.max;
+        self.failures = u32::MAX;
         self.next()
     }
 
     /// A connection has proved good: waits are short again.
     pub(super) fn reset(&mut self) {
-        self.next = self.min;
+        self.failures = 0;
     }
 }
 

@@ -115,9 +115,7 @@ impl Slot<'_> {
             Slot::Io(io) => **io = text.parse().map_err(expected)?,
             Slot::Url(url) => url.0 = text.trim().to_owned(),
             Slot::What(what) => **what = text.parse()?,
-            Slot::WhenFull(policy) => {
-                **policy = text.replace('_', "-").parse().map_err(|_| "drop_newest, drop_oldest or block")?;
-            }
+            Slot::WhenFull(policy) => **policy = text.parse().map_err(|_| "drop_newest, drop_oldest or block")?,
         }
         Ok(())
     }
@@ -151,7 +149,7 @@ impl Slot<'_> {
             Slot::Channels(channels) if channels.is_empty() => return None,
             Slot::Channels(channels) => format!("[{}]", channels.iter().map(quoted).collect::<Vec<_>>().join(", ")),
             Slot::What(what) => quoted(what),
-            Slot::WhenFull(policy) => quoted(policy.as_str().replace('-', "_")),
+            Slot::WhenFull(policy) => quoted(policy.as_str()),
             Slot::MaybeAddr(addr) => addr.as_ref().map_or_else(|| quoted("off"), quoted),
             Slot::MaybeUrl(url) => url.as_ref().map_or_else(|| quoted("off"), quoted),
             Slot::MaybePath(path) => quoted(path.as_ref()?.display()),

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use corelay::forward::producer_id;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -11,8 +12,6 @@ use super::{Assignment, ConfigError, Key, Origin, auth};
 
 /// What every variable of ours begins with.
 const PREFIX: &str = "CORELAY_";
-/// What a variable begins with that names a producer's target: `PRODUCER_CONSUMER_1=tcp://127.0.0.1:9000`.
-const PRODUCER: &str = "PRODUCER_";
 
 /// Variables that begin so and are no settings: the commands' own, those `corelay reply --exec` gives to commands, those
 /// Kubernetes makes for a service called `corelay`, and those that steer this project's tests.
@@ -57,13 +56,14 @@ pub(crate) fn environment(
     Ok(all)
 }
 
-/// `PRODUCER_ID=url`: the id in lower case with `-` for `_`, unless there is one that is written so in capitals.
+/// `PRODUCER_CONSUMER_1=tcp://127.0.0.1:9000`: the id that the variable names, unless there is one that is written so in
+/// capitals.
 fn producers(env: &[(String, String)], known: &[(&'static str, Vec<String>)]) -> impl Iterator<Item = Assignment> {
     env.iter().filter_map(|(name, url)| {
-        let written = name.strip_prefix(PRODUCER).filter(|id| !id.is_empty())?;
+        let named = producer_id(name).filter(|id| !id.is_empty())?;
         let ids = known.iter().filter(|(list, _)| *list == "producer").flat_map(|(_, ids)| ids);
-        let same = ids.into_iter().find(|id| upper(id) == written).cloned();
-        let id = same.unwrap_or_else(|| written.to_lowercase().replace('_', "-"));
+        let same = ids.into_iter().find(|id| format!("PRODUCER_{}", upper(id)) == *name).cloned();
+        let id = same.unwrap_or(named);
         let key = Key { section: "producer".into(), entry: Some(id), key: "url".into() };
         Some(Assignment { key, values: vec![url.clone()], origin: Origin::Env(name.clone()) })
     })

@@ -14,6 +14,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::base::backoff;
+
 /// Whether a producer sends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum State {
@@ -88,12 +90,10 @@ impl Breaker {
         self.state = State::Closed;
     }
 
-    /// It did not: a wait begins, drawn from the upper half of 2^(failures - 1) times the first.
+    /// It did not: a wait begins, which grows with each failure in a row.
     pub(super) fn failure(&mut self, now: Instant) {
         self.failures = self.failures.saturating_add(1);
-        let doubled = 1_u32.checked_shl(self.failures - 1).and_then(|times| self.min.checked_mul(times));
-        let bound = doubled.map_or(self.max, |wait| wait.min(self.max));
-        self.until = Some(now + bound.mul_f64(0.5 + self.rng.f64() / 2.0));
+        self.until = Some(now + backoff(self.min, self.max, self.failures, self.rng.f64()));
         if self.state == State::HalfOpen || self.failures >= self.threshold {
             self.state = State::Open;
         }

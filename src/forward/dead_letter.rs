@@ -3,18 +3,23 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use super::one_file::ByPath;
 use super::{DropReason, Message, envelope};
 
-/// Appends [envelopes](envelope) with a `reason`, one a line. The file is opened at the first one.
+/// Appends [envelopes](envelope) with a `reason`, one a line. The file is opened at the first one; producers of one
+/// process may share it.
 pub(super) struct DeadLetters {
     path: PathBuf,
-    file: Option<File>,
+    file: Arc<Mutex<Option<File>>>,
 }
+
+static FILES: ByPath<Option<File>> = ByPath::new();
 
 impl DeadLetters {
     pub(super) fn new(path: PathBuf) -> DeadLetters {
-        DeadLetters { path, file: None }
+        DeadLetters { file: FILES.get(&path, || None), path }
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -23,11 +28,12 @@ impl DeadLetters {
 
     /// All of them, or none that counts: after a failure the file may end in the middle of a line, which the next
     /// letter does not continue.
-    pub(super) async fn write(&mut self, letters: Vec<(Message, DropReason)>) -> io::Result<()> {
-        let (path, file) = (self.path.clone(), self.file.take());
+    pub(super) async fn write(&self, letters: Vec<(Message, DropReason)>) -> io::Result<()> {
+        let (path, file) = (self.path.clone(), Arc::clone(&self.file));
         let written = tokio::task::spawn_blocking(move || {
-            let is_new = file.is_none();
-            let mut file = match file {
+            let mut slot = file.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_new = slot.is_none();
+            let mut file = match slot.take() {
                 Some(file) => file,
                 None => OpenOptions::new().create(true).append(true).open(&path)?,
             };
@@ -40,11 +46,11 @@ impl DeadLetters {
                 lines.push(b'\n');
             }
             file.write_all(&lines)?;
-            Ok::<_, io::Error>(file)
+            // after a failure it is opened anew: it may have been moved away, or its disk come back
+            *slot = Some(file);
+            Ok::<_, io::Error>(())
         });
-        // after a failure it is opened anew: it may have been moved away, or its disk come back
-        self.file = Some(written.await.map_err(io::Error::other)??);
-        Ok(())
+        written.await.map_err(io::Error::other)?
     }
 }
 

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
+use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use super::clients::{self, FileClient, HttpClient, TcpClient, UdpClient, UnixClient};
+use super::clients::{self, FileClient, HttpClient, TcpClient, UdpClient, UnixClient, UnixDatagramClient};
 use super::url::{Url, UrlError, scheme_of};
 use super::{Client, OptionsError};
 
@@ -87,13 +88,13 @@ static REGISTERED: RwLock<BTreeMap<String, Registered>> = RwLock::new(BTreeMap::
 /// | `tcp` | [`TcpClient`] | |
 /// | `tls` | `TlsClient` | `https` |
 /// | `udp` | [`UdpClient`] | |
-/// | `unix` | [`UnixClient`], or with `?type=datagram` [`UnixDatagramClient`](super::UnixDatagramClient) | |
+/// | `unix` | [`UnixClient`], or with `?type=datagram` [`UnixDatagramClient`] | |
 /// | `http`, `https` | [`HttpClient`] | `https` for the latter |
 /// | `file` | [`FileClient`] | |
 /// | `nats`, `nats+tls` | `NatsClient` | `nats` |
 /// | `redis`, `rediss` | `RedisClient` | `redis` |
 /// | `amqp`, `amqps` | `AmqpClient` | `amqp` |
-/// | `kafka`, `kafka+tls` | `KafkaClient` | `kafka`, with `kafka-tls` for the latter |
+/// | `kafka`, `kafka+tls` | `KafkaClient` | `kafka`, `kafka-tls` for the latter |
 /// | `postgres`, `postgresql` | `PostgresClient` | `postgres` |
 ///
 /// The options of each are on its page. To add a protocol, implement [`Client`] and register it:
@@ -223,10 +224,36 @@ impl ClientFactory {
         Ok(Arc::new(UdpClient::new(address)?))
     }
 
+    /// A client for UDP with so long for looking up the name, and for sending.
+    ///
+    /// # Errors
+    /// That is no `host:port`.
+    pub fn create_udp_client_with_timeout(address: &str, timeout: Duration) -> Made {
+        Ok(Arc::new(UdpClient::new(address)?.with_timeout(timeout)))
+    }
+
     /// A client for a Unix stream socket.
     #[must_use]
-    pub fn create_unix_client(path: impl AsRef<std::path::Path>) -> Arc<dyn Client> {
+    pub fn create_unix_client(path: impl AsRef<Path>) -> Arc<dyn Client> {
         Arc::new(UnixClient::new(path))
+    }
+
+    /// A client for a Unix stream socket with so long for connecting, and so long without progress when sending.
+    #[must_use]
+    pub fn create_unix_client_with_timeout(path: impl AsRef<Path>, timeout: Duration) -> Arc<dyn Client> {
+        Arc::new(UnixClient::new(path).with_timeout(timeout))
+    }
+
+    /// A client for a Unix datagram socket.
+    #[must_use]
+    pub fn create_unix_datagram_client(path: impl AsRef<Path>) -> Arc<dyn Client> {
+        Arc::new(UnixDatagramClient::new(path))
+    }
+
+    /// A client for a Unix datagram socket with so long for a full queue to have room.
+    #[must_use]
+    pub fn create_unix_datagram_client_with_timeout(path: impl AsRef<Path>, timeout: Duration) -> Arc<dyn Client> {
+        Arc::new(UnixDatagramClient::new(path).with_timeout(timeout))
     }
 }
 
@@ -257,8 +284,21 @@ pub enum EnvError {
     },
 }
 
-/// Producers named by variables of the environment, as `(id, URL)`, sorted by id: `PRODUCER_` and the id in upper case,
-/// with `_` for `-`. Other variables are ignored.
+/// The producer that a variable of the environment names: what stands behind `PRODUCER_`, in lower case and with `-` for
+/// `_`. `None` of a variable that begins otherwise.
+///
+/// ```
+/// use corelay::forward::producer_id;
+/// assert_eq!(producer_id("PRODUCER_CONSUMER_1").as_deref(), Some("consumer-1"));
+/// assert_eq!(producer_id("HOME"), None);
+/// ```
+#[must_use]
+pub fn producer_id(variable: &str) -> Option<String> {
+    Some(variable.strip_prefix("PRODUCER_")?.to_lowercase().replace('_', "-"))
+}
+
+/// Producers named by variables of the environment ([`producer_id`]), as `(id, URL)`, sorted by id. Other variables are
+/// ignored.
 ///
 /// ```
 /// use corelay::forward::producers_from_env;
@@ -276,9 +316,8 @@ pub fn producers_from_env<K: AsRef<str>, V: Into<String>>(
 ) -> Result<Vec<(String, String)>, EnvError> {
     let mut found = BTreeMap::<String, (String, String)>::new();
     for (variable, url) in variables {
-        let Some(name) = variable.as_ref().strip_prefix("PRODUCER_") else { continue };
+        let Some(id) = producer_id(variable.as_ref()) else { continue };
         let (variable, url) = (variable.as_ref().to_owned(), url.into());
-        let id = name.to_lowercase().replace('_', "-");
         if let Err(source) = super::options::validate_id(&id) {
             return Err(EnvError::Id { variable, source });
         }

@@ -22,6 +22,7 @@ pub mod framing;
 #[cfg(any(feature = "nats", feature = "redis", feature = "amqp", feature = "kafka", feature = "postgres"))]
 mod headers;
 mod message;
+mod one_file;
 mod options;
 mod outcome;
 mod pool;
@@ -51,7 +52,7 @@ pub use bridges::RedisClient;
 pub use client::{BatchFuture, Client, Done, Promise, SendFuture, Takes};
 pub use clients::*;
 pub use error::{SendError, SendErrorKind};
-pub use factory::{ClientFactory, EnvError, RegisterError, producers_from_env};
+pub use factory::{ClientFactory, EnvError, RegisterError, producer_id, producers_from_env};
 pub use framing::{Format, Framing};
 pub use message::{Headers, Kind, Message, Part};
 pub use options::{OptionsError, ProducerOptions, WhenFull};

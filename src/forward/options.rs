@@ -18,12 +18,12 @@ pub enum WhenFull {
 }
 
 impl WhenFull {
-    /// As configuration spells it: `drop-newest`, `drop-oldest` or `block`.
+    /// As configuration spells it: `drop_newest`, `drop_oldest` or `block`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
-            WhenFull::DropNewest => "drop-newest",
-            WhenFull::DropOldest => "drop-oldest",
+            WhenFull::DropNewest => "drop_newest",
+            WhenFull::DropOldest => "drop_oldest",
             WhenFull::Block => "block",
         }
     }
@@ -34,8 +34,8 @@ impl std::str::FromStr for WhenFull {
 
     fn from_str(text: &str) -> Result<WhenFull, OptionsError> {
         match text {
-            "drop-newest" => Ok(WhenFull::DropNewest),
-            "drop-oldest" => Ok(WhenFull::DropOldest),
+            "drop_newest" => Ok(WhenFull::DropNewest),
+            "drop_oldest" => Ok(WhenFull::DropOldest),
             "block" => Ok(WhenFull::Block),
             _ => Err(OptionsError::WhenFull(text.to_owned())),
         }
@@ -132,7 +132,7 @@ pub enum OptionsError {
         max: Duration,
     },
     /// No such policy.
-    #[error("when_full is {0:?}; expected drop-newest, drop-oldest or block")]
+    #[error("when_full is {0:?}; expected drop_newest, drop_oldest or block")]
     WhenFull(String),
     /// Not an id.
     #[error("a producer's id is {0:?}; expected 1 to 255 characters, none of them a control character")]

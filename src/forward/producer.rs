@@ -1,16 +1,21 @@
 //! One target's queue, policy and health: the half that everybody holds.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::{Notify, oneshot, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::options::validate_id;
 use super::queue::Queue;
-use super::stats::{LastError, Report, Snapshot};
-use super::{Client, ForwardError, Message, NotTaken, OptionsError, ProducerOptions, Runner, SendError, State, wait};
+use super::stats::{Counters, LastError, Report, Snapshot};
+use super::{
+    Client, DropReason, ForwardError, Message, NotTaken, OptionsError, ProducerOptions, Runner, SendError, State, wait,
+};
+
+/// How long a runner may take to end when the time is up: it writes dead letters, and its client says goodbye.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// A client with a bounded queue before it. Cheap to clone; used from any thread.
 ///
@@ -95,7 +100,11 @@ pub(super) struct Shared {
     /// When to stop.
     pub(super) closing: watch::Sender<Option<Instant>>,
     pub(super) finished: watch::Sender<bool>,
+    /// The runner has been polled.
+    pub(super) started: AtomicBool,
     left: AtomicU64,
+    /// Messages refused elsewhere in its name, as its queue was full.
+    refused: AtomicU64,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -157,8 +166,19 @@ impl Shared {
         lock(&self.health).state = state;
     }
 
-    pub(super) fn set_left(&self, left: u64) {
+    /// The time is up: what is still there is left.
+    pub(super) fn note_left(&self) {
+        let left = self.queue(|queue| queue.counters.queue_messages);
         self.left.fetch_max(left, Ordering::Relaxed);
+    }
+
+    /// Counts all that waits as dropped.
+    pub(super) fn give_up_waiting(&self) {
+        self.queue(|queue| {
+            queue.close();
+            queue.fail_all_open(DropReason::Shutdown);
+            queue.take_all().into_iter().for_each(|entry| queue.give_up(entry, DropReason::Shutdown, None));
+        });
     }
 
     pub(super) fn note_error(&self, error: &SendError) {
@@ -201,7 +221,9 @@ impl Producer {
             room: Notify::new(),
             closing: watch::Sender::new(None),
             finished: watch::Sender::new(false),
+            started: AtomicBool::new(false),
             left: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
         });
         let runner = Runner::new(Arc::clone(&shared));
         Ok((Producer { handle: Arc::new(Handle { shared }) }, runner))
@@ -253,7 +275,7 @@ impl Producer {
         }
         let (done, outcome) = oneshot::channel();
         self.shared().admit(message, Some(done))?;
-        let gone = ForwardError::Dropped { reason: super::DropReason::Shutdown, error: None };
+        let gone = ForwardError::Dropped { reason: DropReason::Shutdown, error: None };
         outcome.await.unwrap_or(Err(gone))
     }
 
@@ -276,23 +298,25 @@ impl Producer {
         }
     }
 
-    /// Whether the queue is above its bound, which happens with [`WhenFull::Block`](super::WhenFull::Block) only. It
-    /// stays so until the queue is below three quarters of it.
+    /// Whether there is no use in bringing it more. With [`WhenFull::Block`](super::WhenFull::Block): the queue is above
+    /// its bound, until a quarter of that is free again. With [`WhenFull::DropNewest`](super::WhenFull::DropNewest): it
+    /// has refused a message for want of room, until a sixteenth is free. With
+    /// [`WhenFull::DropOldest`](super::WhenFull::DropOldest) never.
     #[must_use]
     pub fn is_over(&self) -> bool {
         self.shared().queue(|queue| queue.is_over())
-    }
-
-    /// Whether an empty message offered now would find room in the queue.
-    #[must_use]
-    pub fn has_room(&self) -> bool {
-        self.shared().queue(|queue| queue.has_room())
     }
 
     /// Calls this each time [`is_over`](Producer::is_over) changes, on the thread that changed it: it must be short and
     /// leave this producer alone. The last call always tells what holds.
     pub fn on_level_change(&self, told: impl Fn(bool) + Send + Sync + 'static) {
         lock(&self.shared().level).callbacks.push(Box::new(told));
+    }
+
+    /// Whoever would bring it messages has refused so many since the start, in its name, as it [was
+    /// full](Producer::is_over): they count as if they had come here.
+    pub(crate) fn set_refused(&self, messages: u64) {
+        self.shared().refused.store(messages, Ordering::Relaxed);
     }
 
     /// Whether it sends: what [`snapshot`](Producer::snapshot) says of it, for less.
@@ -311,8 +335,11 @@ impl Producer {
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         let shared = self.shared();
-        let (counters, latency, is_over) =
+        let (mut counters, latency, is_over) =
             shared.queue(|queue| (queue.counters.clone(), queue.latency.clone(), queue.is_over()));
+        let refused = shared.refused.load(Ordering::Relaxed);
+        counters.accepted += refused;
+        counters.dropped.add(super::DropReason::QueueFull, refused);
         let health = lock(&shared.health);
         Snapshot {
             id: shared.id.clone(),
@@ -332,23 +359,73 @@ impl Producer {
     /// the time is up is given up ([`DropReason::Shutdown`](super::DropReason::Shutdown)).
     /// [Parts](super::Part) of messages that had begun are still taken.
     ///
+    /// It ends within `within` and some seconds, also where the [`Runner`] was never started, or stands still: then what
+    /// waits is given up by this call, and what it held is [`Report::unsettled`]. That needs a clock: on an executor
+    /// that is not tokio's it waits for the runner alone.
+    ///
     /// A second call shortens the time, never lengthens it.
     pub async fn drain(&self, within: Duration) -> Report {
-        let shared = self.shared();
-        let before = shared.queue(|queue| queue.counters.clone());
-        shared.close(Instant::now() + within);
-        let _ = shared.finished.subscribe().wait_for(|finished| *finished).await;
-        let after = shared.queue(|queue| queue.counters.clone());
-        Report {
-            forwarded: after.forwarded - before.forwarded,
-            left: shared.left.load(Ordering::Relaxed),
-            dead_lettered: after.dead_lettered - before.dead_lettered,
-            dropped: after.dropped.since(&before.dropped),
+        let drain = Drain::begin(self.shared(), within);
+        if tokio::runtime::Handle::try_current().is_err() {
+            drain.ended().await;
+        } else if timeout_at(drain.deadline, drain.ended()).await.is_err()
+            && (drain.is_over() || timeout_at(drain.deadline + GRACE, drain.ended()).await.is_err())
+        {
+            drain.settle();
         }
+        drain.report()
     }
 
     /// [`drain`](Producer::drain) for a thread that has no runtime.
     pub fn drain_blocking(&self, within: Duration) -> Report {
-        wait::block_on(self.drain(within))
+        let drain = Drain::begin(self.shared(), within);
+        let until = |deadline: Instant| wait::block_on_until(drain.ended(), deadline.into_std()).is_none();
+        if until(drain.deadline) && (drain.is_over() || until(drain.deadline + GRACE)) {
+            drain.settle();
+        }
+        drain.report()
+    }
+}
+
+/// A shutdown under way.
+struct Drain<'a> {
+    shared: &'a Shared,
+    before: Counters,
+    deadline: Instant,
+}
+
+impl Drain<'_> {
+    fn begin(shared: &Shared, within: Duration) -> Drain<'_> {
+        let before = shared.queue(|queue| queue.counters.clone());
+        let deadline = Instant::now() + within;
+        shared.close(deadline);
+        Drain { shared, before, deadline }
+    }
+
+    /// The runner's end.
+    async fn ended(&self) {
+        let _ = self.shared.finished.subscribe().wait_for(|finished| *finished).await;
+    }
+
+    /// Whether there is no use in waiting on: nobody has begun to run it.
+    fn is_over(&self) -> bool {
+        !self.shared.started.load(Ordering::Acquire)
+    }
+
+    /// Gives up, in the runner's place, what is not in its hands.
+    fn settle(&self) {
+        self.shared.note_left();
+        self.shared.give_up_waiting();
+    }
+
+    fn report(self) -> Report {
+        let (before, after) = (self.before, self.shared.queue(|queue| queue.counters.clone()));
+        Report {
+            forwarded: after.forwarded - before.forwarded,
+            left: self.shared.left.load(Ordering::Relaxed),
+            unsettled: after.queue_messages,
+            dead_lettered: after.dead_lettered - before.dead_lettered,
+            dropped: after.dropped.since(&before.dropped),
+        }
     }
 }

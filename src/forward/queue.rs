@@ -79,6 +79,8 @@ pub(super) struct Queue {
     waiting: VecDeque<Entry>,
     open: HashMap<Uuid, Open>,
     over: bool,
+    /// Something was refused for want of room since the level was looked at.
+    refused: bool,
     closing: bool,
     pub(super) counters: Counters,
     pub(super) latency: Histogram,
@@ -92,20 +94,16 @@ impl Queue {
             waiting: VecDeque::new(),
             open: HashMap::new(),
             over: false,
+            refused: false,
             closing: false,
             counters: Counters::default(),
             latency: Histogram::new(),
         }
     }
 
-    /// Above the bound; stays so until below three quarters of it.
+    /// Above the bound, or full; see [`Producer::is_over`](super::Producer::is_over).
     pub(super) fn is_over(&self) -> bool {
         self.over
-    }
-
-    /// Whether an empty message would fit.
-    pub(super) fn has_room(&self) -> bool {
-        self.counters.queue_bytes + super::options::OVERHEAD as u64 <= self.options.queue_bytes as u64
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -129,7 +127,12 @@ impl Queue {
     /// Brings the level up to date: whether it changed.
     pub(super) fn level(&mut self) -> bool {
         let (bytes, limit) = (self.counters.queue_bytes, self.options.queue_bytes as u64);
-        let over = if self.over { bytes >= limit - limit / 4 } else { bytes > limit };
+        let refused = std::mem::take(&mut self.refused);
+        let over = if self.options.when_full == WhenFull::Block {
+            bytes > if self.over { limit - limit / 4 } else { limit }
+        } else {
+            (self.over || refused) && bytes > limit - limit / 16
+        };
         std::mem::replace(&mut self.over, over) != over
     }
 
@@ -254,7 +257,11 @@ impl Queue {
         let fits = |queue: &Queue| queue.counters.queue_bytes + cost as u64 <= limit;
         match self.options.when_full {
             WhenFull::Block => true,
-            WhenFull::DropNewest => fits(self),
+            WhenFull::DropNewest => {
+                let fits = fits(self);
+                self.refused |= !fits;
+                fits
+            }
             WhenFull::DropOldest => {
                 while !fits(self) {
                     let Some(oldest) = self.waiting.iter().position(|entry| !entry.ticket.is_mark) else {

@@ -1,6 +1,7 @@
 //! The one who calls the client: takes batches from the queue, sends, waits and tries again.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -60,6 +61,7 @@ impl Runner {
 
     /// Delivers until the producer is [drained](super::Producer::drain), or its last handle is gone.
     pub async fn run(mut self) {
+        self.shared.started.store(true, Ordering::Release);
         loop {
             self.expire().await;
             if self.is_finished() || self.is_past_deadline() {
@@ -235,7 +237,7 @@ impl Runner {
             return;
         }
         let mut held = Held { shared: Arc::clone(&self.shared), given_up };
-        let Some(dead_letters) = &mut self.dead_letters else { return };
+        let Some(dead_letters) = &self.dead_letters else { return };
         let is_kept = |given_up: &GivenUp| !given_up.0.is_partial() && given_up.1.is_kept();
         let kept = held.given_up.iter().filter(|given_up| is_kept(given_up));
         let letters = kept.map(|(entry, reason, _)| (entry.message.clone(), *reason)).collect::<Vec<_>>();
@@ -262,34 +264,19 @@ impl Runner {
     }
 
     async fn finish(&mut self) {
-        let left = self.shared.queue(|queue| {
-            queue.close();
-            queue.counters.queue_messages
-        });
-        self.shared.set_left(left);
+        self.shared.queue(Queue::close);
+        self.shared.note_left();
         let waiting = self.shared.queue(|queue| queue.take_all());
         self.bury(waiting.into_iter().map(|entry| (entry, DropReason::Shutdown, None)).collect()).await;
-        self.clear();
+        self.shared.give_up_waiting();
         let _ = timeout(CLOSE_TIMEOUT, self.shared.client.close()).await;
-    }
-
-    /// Counts all that is still there as dropped.
-    fn clear(&self) {
-        self.shared.queue(|queue| {
-            queue.close();
-            queue.fail_all_open(DropReason::Shutdown);
-            queue.take_all().into_iter().for_each(|entry| queue.give_up(entry, DropReason::Shutdown, None));
-        });
     }
 }
 
 impl Drop for Runner {
     fn drop(&mut self) {
-        let left = self.shared.queue(|queue| queue.counters.queue_messages);
-        if left > 0 {
-            self.shared.set_left(left);
-        }
-        self.clear();
+        self.shared.note_left();
+        self.shared.give_up_waiting();
         self.shared.finished.send_replace(true);
     }
 }
@@ -366,7 +353,7 @@ impl Drop for InFlight {
         if messages.is_empty() {
             return;
         }
-        self.shared.set_left(self.shared.queue(|queue| queue.counters.queue_messages));
+        self.shared.note_left();
         let reason = match self.shared.client.promise() {
             Promise::AtMostOnce => DropReason::InDoubt,
             Promise::AtLeastOnce => DropReason::Shutdown,

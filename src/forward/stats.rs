@@ -27,6 +27,10 @@ impl Dropped {
         self.0.iter().sum()
     }
 
+    pub(super) fn add(&mut self, reason: DropReason, messages: u64) {
+        self.0[reason.index()] += messages;
+    }
+
     pub(super) fn count(&mut self, reason: DropReason) {
         self.0[reason.index()] += 1;
     }
@@ -109,8 +113,12 @@ pub struct Snapshot {
 pub struct Report {
     /// Messages delivered while shutting down.
     pub forwarded: u64,
-    /// Messages that were still there when the time was up. Each is in `dead_lettered` or `dropped`.
+    /// Messages that were still there when the time was up. Each is in `dead_lettered`, `dropped` or `unsettled`.
     pub left: u64,
+    /// Messages that a runner still held which did not end: a client that blocks its thread, a runtime that stands
+    /// still. They stay in [`Counters::queue_messages`] until it does. 0 of a runner that runs, and of one that was never
+    /// started.
+    pub unsettled: u64,
     /// Messages written to the dead letter file while shutting down.
     pub dead_lettered: u64,
     /// Messages given up and gone while shutting down.

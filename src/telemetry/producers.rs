@@ -37,7 +37,7 @@ impl<'a> Producers<'a> {
         if inspector.producers().is_empty() {
             return found;
         }
-        let ask = |core| cores::ask(inspector, core, |view| view.not_handed_over().to_vec());
+        let ask = |core| cores::ask(inspector, core, |view| view.not_handed_over());
         let asked: Vec<_> = (0..inspector.cores()).map(ask).collect();
         let mut lost = Vec::with_capacity(asked.len());
         for (core, answer) in asked.into_iter().enumerate() {

@@ -309,7 +309,7 @@ pub struct Producer {
     pub max_body: Option<u64>,
     /// Whether it takes larger messages in parts.
     pub parts: bool,
-    /// What happens to a message that finds no room: `drop-newest`, `drop-oldest` or `block`.
+    /// What happens to a message that finds no room: `drop_newest`, `drop_oldest` or `block`.
     pub when_full: String,
     /// The worst of its cores' breakers: `open`, `half_open` or `closed`.
     pub state: String,

@@ -44,7 +44,9 @@ async fn on_each(run: impl Fn(&str, &str) + Send + Sync + Clone + 'static) {
     let redis = tokio::task::spawn_blocking(servers::redis::private).await.unwrap();
     systems.extend(redis.as_ref().map(|server| ("redis", servers::redis::url(server))));
     #[cfg(feature = "amqp")]
-    systems.extend(servers::rabbitmq::shared().await.map(|(url, _)| ("amqp", url)));
+    let rabbit = servers::rabbitmq::shared().await;
+    #[cfg(feature = "amqp")]
+    systems.extend(rabbit.iter().map(|(url, _, _)| ("amqp", url.clone())));
     let all = move || systems.iter().for_each(|(system, url)| run(system, url));
     tokio::task::spawn_blocking(all).await.unwrap();
 }

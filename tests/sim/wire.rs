@@ -368,9 +368,10 @@ impl World {
         self.inner.borrow().shards.iter().map(|shard| shard.companion.aborted).sum()
     }
 
-    /// By producer: messages there was no room for, on the first core.
-    pub(crate) fn dropped(&self) -> Vec<u64> {
-        self.inner.borrow().shards[0].core.tap_dropped().to_vec()
+    /// By producer: messages not copied for want of room, and because its queue was full, on the first core.
+    pub(crate) fn dropped(&self) -> Vec<(u64, u64)> {
+        let shards = &self.inner.borrow().shards;
+        shards[0].core.tap_dropped().iter().map(|drops| (drops.no_room, drops.queue_full)).collect()
     }
 
     /// Receive buffers that are leased.

@@ -22,9 +22,9 @@ pub(super) use self::outlet::Outlet;
 pub(super) use self::thread::Companion;
 
 use self::thread::Cpus;
-use super::core::{MAX_ROUTES, Route};
+use super::core::Route;
 use super::cpus;
-use super::options::{ForwardOptions, NamedChannel, ProducerOptions, ServerOptions, What};
+use super::options::{ForwardOptions, NamedChannel, ProducerOptions, ServerOptions, What, validate_all};
 use super::server::ServerError;
 use crate::forward::{Client, ClientFactory, Message, Producer, WhenFull};
 
@@ -49,26 +49,15 @@ impl fmt::Debug for Plan {
 /// The producers of the options, and a program's own.
 ///
 /// # Errors
-/// An id that comes twice, options that contradict themselves.
+/// See [`validate_all`].
 pub(super) fn plans(options: &ServerOptions, own: Vec<Plan>) -> Result<Vec<Plan>, ServerError> {
     let named = options.producers.iter().map(|producer| {
         let url = producer.url.0.clone();
         let make = move |_| ClientFactory::create(&url).map_err(|bad| bad.to_string());
         Plan { options: producer.clone(), make: Arc::new(make) }
     });
-    let own = own.into_iter().map(|plan| plan.options.validate(options.forward.max_message).map(|()| plan));
-    let own: Vec<Plan> = own.collect::<Result<_, _>>()?;
     let plans: Vec<Plan> = named.chain(own).collect();
-    if plans.len() > MAX_ROUTES {
-        let text = format!("it is the {}th producer, at most {MAX_ROUTES} can be had", plans.len());
-        return Err(ServerError::Producer { id: plans[MAX_ROUTES].options.id.clone(), text });
-    }
-    for (index, plan) in plans.iter().enumerate() {
-        let id = &plan.options.id;
-        if plans[..index].iter().any(|other| other.options.id == *id) {
-            return Err(ServerError::Producer { id: id.clone(), text: "there are two of this id".into() });
-        }
-    }
+    validate_all(plans.iter().map(|plan| &plan.options), options.forward.max_message)?;
     Ok(plans)
 }
 

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use crate::broker::core::Core;
+use crate::forward;
 use crate::reactor::mesh::{Consumer, Producer, Sleeper, ring};
 use crate::reactor::{Reactor, Waker};
 
@@ -36,6 +37,8 @@ pub(in crate::broker) struct Outlet {
     outbox: VecDeque<Vec<u8>>,
     words: Arc<Words>,
     companion: Waker,
+    /// As the core's routes are numbered.
+    producers: Vec<forward::Producer>,
     /// As `waits` was told last.
     waits: bool,
 }
@@ -54,13 +57,21 @@ pub(super) fn join(companion: Waker) -> (Outlet, Intake) {
     let (home_to, home_from) = ring(RING);
     let words = Arc::new(Words::default());
     let intake = Intake { from, home: home_to, words: Arc::clone(&words), read: 0 };
-    (Outlet { to, home: home_from, outbox: VecDeque::new(), words, companion, waits: false }, intake)
+    (
+        Outlet { to, home: home_from, outbox: VecDeque::new(), words, companion, producers: Vec::new(), waits: false },
+        intake,
+    )
 }
 
 impl Outlet {
     /// Tells the companion how to wake the core; before the core's first turn.
     pub(in crate::broker) fn set_waker(&self, core: Waker) {
         let _ = self.words.core.set(core);
+    }
+
+    /// Whose messages it hands over, as the core's routes are numbered.
+    pub(super) fn set_producers(&mut self, producers: Vec<forward::Producer>) {
+        self.producers = producers;
     }
 
     /// At the beginning of a turn: what the companion has read, and whom it can't serve, as of now.
@@ -81,15 +92,24 @@ impl Outlet {
         while let Some(batch) = core.next_tapped() {
             self.outbox.push_back(batch);
         }
+        if core.tap_known().1 != 0 {
+            let drops = core.tap_dropped().iter();
+            self.producers.iter().zip(drops).for_each(|(producer, drops)| producer.set_refused(drops.queue_full));
+        }
+        if self.push() && self.words.companion.must_wake() {
+            reactor.wake(&self.companion);
+        }
+    }
+
+    /// Moves what waits into the ring, as far as there is room: whether there was anything to move.
+    fn push(&mut self) -> bool {
         while let Some(batch) = self.outbox.pop_front() {
             if let Err(batch) = self.to.push(batch) {
                 self.outbox.push_front(batch);
                 break;
             }
         }
-        if self.to.flush() && self.words.companion.must_wake() {
-            reactor.wake(&self.companion);
-        }
+        self.to.flush()
     }
 
     /// Whether batches wait for room in the ring, or a channel for the companion: the core is not to sleep for long.
@@ -113,19 +133,13 @@ impl Outlet {
 impl Drop for Outlet {
     fn drop(&mut self) {
         // its thread ends now, and may wait for room: the companion is told to make it
-        while let Some(batch) = self.outbox.pop_front() {
-            if let Err(batch) = self.to.push(batch) {
-                self.outbox.push_front(batch);
-                self.to.flush();
-                self.companion.wake();
-                std::thread::yield_now();
-                // killed, or the companion is gone
-                if self.words.killed.load(Ordering::Acquire) || Arc::strong_count(&self.words) == 1 {
-                    break;
-                }
-            }
+        let is_alone = |words: &Arc<Words>| words.killed.load(Ordering::Acquire) || Arc::strong_count(words) == 1;
+        self.push();
+        while !self.outbox.is_empty() && !is_alone(&self.words) {
+            self.companion.wake();
+            std::thread::yield_now();
+            self.push();
         }
-        self.to.flush();
         self.words.closed.store(true, Ordering::Release);
         self.companion.wake();
     }

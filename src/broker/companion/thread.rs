@@ -19,7 +19,7 @@ use super::{CoreProducer, Plan};
 use crate::broker::core::records;
 use crate::broker::options::ForwardOptions;
 use crate::broker::server::ServerError;
-use crate::forward::{Producer, WhenFull, runtime};
+use crate::forward::{Producer, runtime};
 use crate::reactor::Waker;
 
 /// Batches read before the producers get their turn: half a megabyte.
@@ -56,7 +56,7 @@ pub(in crate::broker) fn start(
 ) -> Result<(Outlet, Companion), ServerError> {
     let failed = |source| ServerError::Core { core, source };
     let waker = Waker::new().map_err(failed)?;
-    let (outlet, intake) = join(waker.clone());
+    let (mut outlet, intake) = join(waker.clone());
     let (told, telling) = mpsc::channel();
     let (plans, options, cpus) = (plans.to_vec(), options.clone(), cpus.clone());
     let run = move || {
@@ -69,7 +69,10 @@ pub(in crate::broker) fn start(
     };
     let thread = std::thread::Builder::new().name(format!("forward-{core}")).spawn(run).map_err(failed)?;
     match telling.recv() {
-        Ok(Ok(producers)) => Ok((outlet, Companion { thread, producers })),
+        Ok(Ok(producers)) => {
+            outlet.set_producers(producers.iter().map(|each| each.producer.clone()).collect());
+            Ok((outlet, Companion { thread, producers }))
+        }
         Ok(Err(error)) => Err(error),
         Err(_) => Err(failed(io::Error::other("the thread that forwards ended at its start"))),
     }
@@ -206,14 +209,13 @@ impl Life {
             .collect();
         for drain in drains {
             let Ok((producer, report)) = drain.await else { continue };
-            let (core, ended) = (self.core, producer.clone());
-            let producer = ended.id();
-            let (forwarded, left) = (report.forwarded, report.left);
-            let (dead_lettered, dropped) = (report.dead_lettered, report.dropped.total());
+            let (core, id) = (self.core, producer.id());
+            let (left, dead_lettered, dropped) = (report.left, report.dead_lettered, report.dropped.total());
             if left > 0 || dropped > 0 {
+                let forwarded = report.forwarded;
                 warn!(
                     core,
-                    producer,
+                    producer = id,
                     forwarded,
                     left,
                     dead_lettered,
@@ -221,16 +223,17 @@ impl Life {
                     "messages were left when the time to deliver them was up"
                 );
             } else {
-                let forwarded = producer_total(&ended);
-                info!(core, producer, forwarded, dead_lettered, "every message has been delivered or accounted for");
+                let forwarded = producer.snapshot().counters.forwarded;
+                info!(
+                    core,
+                    producer = id,
+                    forwarded,
+                    dead_lettered,
+                    "every message has been delivered or accounted for"
+                );
             }
         }
     }
-}
-
-/// Messages it has delivered since its start.
-fn producer_total(producer: &Producer) -> u64 {
-    producer.snapshot().counters.forwarded
 }
 
 /// Brings a message to each producer of these bits. What one does not take, it has counted.
@@ -245,12 +248,7 @@ fn offer(producers: &[CoreProducer], mut to: u64, message: &crate::forward::Mess
 
 /// Whose queue is full.
 fn full(producers: &[CoreProducer]) -> u64 {
-    let is_full = |producer: &Producer| match producer.options().when_full {
-        WhenFull::Block => producer.is_over(),
-        WhenFull::DropNewest => !producer.has_room(),
-        WhenFull::DropOldest => false,
-    };
-    producers.iter().filter(|each| is_full(&each.producer)).fold(0, |bits, each| bits | 1 << each.index)
+    producers.iter().filter(|each| each.producer.is_over()).fold(0, |bits, each| bits | 1 << each.index)
 }
 
 /// Until the core wakes this thread.

@@ -152,6 +152,8 @@ struct Chunks {
     len: usize,
     heap: usize,
     leased: usize,
+    /// Under which turn the core has listed it, to look after its leases.
+    watched: Option<u64>,
 }
 
 /// One stretch of a [`ByteQueue`].
@@ -196,12 +198,29 @@ impl ByteQueue {
         }
     }
 
-    /// Appends a piece received in this turn; the queue now owns one count of its lease.
-    pub(super) fn push_lease(&mut self, piece: Piece, turn: u64) {
+    /// Appends a piece received in this turn; the queue now owns one count of its lease. Says whether the queue is to
+    /// be listed under this turn.
+    #[must_use]
+    pub(super) fn push_lease(&mut self, piece: Piece, turn: u64) -> bool {
         let chunks = self.0.get_or_insert_default();
         chunks.len += piece.len as usize;
         chunks.leased += 1;
         chunks.list.push_back(Chunk::Lease(piece, turn));
+        let is_new = chunks.watched.is_none();
+        chunks.watched.get_or_insert(turn);
+        is_new
+    }
+
+    /// Whether the entry under this turn stands for it: one that outlived a cleared queue does not.
+    pub(super) fn is_watched_under(&self, turn: u64) -> bool {
+        self.0.as_ref().is_some_and(|chunks| chunks.watched == Some(turn))
+    }
+
+    /// Its entry has been taken off the list: whether it is to be listed again, under this turn.
+    pub(super) fn watch_again(&mut self, turn: u64) -> bool {
+        let Some(chunks) = &mut self.0 else { return false };
+        chunks.watched = (chunks.leased > 0).then_some(turn);
+        chunks.watched.is_some()
     }
 
     /// Takes up to `max` bytes from the front, as one stretch. `retain` is called where a piece is split in two.

@@ -67,7 +67,7 @@ use slab::Slab;
 use self::budget::Spending;
 use self::channel::Channel as ChannelState;
 use self::conn::{Conn, Phase, Side};
-use self::flow::Body;
+use self::flow::{Body, Dir};
 use self::meter::Meters;
 use self::options::Timeouts;
 use self::outbox::Spare;
@@ -84,7 +84,7 @@ pub use self::meter::Meter;
 pub use self::options::{COPY_BELOW, Channel, Options};
 pub use self::report::{Ended, Expelled, Outcome, Watch};
 pub use self::snapshot::{ChannelSnapshot, ConnSnapshot, Figures, PAGE, Page, Snapshot};
-pub use self::tap::{MAX_ROUTES, Record, Route, records};
+pub use self::tap::{MAX_ROUTES, Record, Route, TapDrops, records};
 
 /// What the shard is to do with its reactor.
 #[derive(Debug, PartialEq, Eq)]
@@ -174,8 +174,8 @@ pub struct Core {
     abandoned: HashMap<(Key, usize), Key, FixedState>,
     /// Leases to be given back at the end of the turn.
     released: Vec<Piece>,
-    /// Requests with leased bytes in a queue, and the turn they were put there.
-    leased: VecDeque<(u64, Key)>,
+    /// Directions of requests with leased bytes in their queue, each once, and the turn since which it is listed.
+    leased: VecDeque<(u64, (Key, Dir))>,
     /// Connections whose socket is full while leased bytes wait for it, and the turn it was seen full.
     stuck: VecDeque<(u64, Key)>,
     /// Channels whose capacity or use is to be told to the other cores.

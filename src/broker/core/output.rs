@@ -78,10 +78,9 @@ impl Core {
         match body.piece {
             Some(piece) if may_lease && body.len() >= self.options.copy_below => {
                 leases.retain(piece);
-                if !flow.queue.has_leases() {
-                    self.leased.push_back((self.turn, key));
+                if flow.queue.push_lease(piece, self.turn) {
+                    self.leased.push_back((self.turn, (key, dir)));
                 }
-                flow.queue.push_lease(piece, self.turn);
             }
             _ => {
                 let before = flow.queue.heap();
@@ -475,24 +474,21 @@ impl Core {
 
     /// Copies what has waited since this turn or longer out of the receive buffers.
     fn settle<L: Leases>(&mut self, up_to: u64, leases: &L) {
-        let due = |list: &mut VecDeque<(u64, Key)>| {
-            let due = list.front().is_some_and(|&(since, _)| since <= up_to);
-            due.then(|| list.pop_front()).flatten()
-        };
-        while let Some((_, key)) = due(&mut self.leased) {
+        while let Some((since, (key, dir))) = due(&mut self.leased, up_to) {
             let Some(request) = self.requests.get_mut(key) else { continue };
-            for dir in [Dir::Up, Dir::Down] {
-                let queue = &mut request.flow(dir).queue;
-                let before = queue.heap();
-                queue.settle(up_to, leases);
-                self.held += queue.heap() - before;
-                self.counters.bytes_settled += (queue.heap() - before) as u64;
-                if queue.has_leases() {
-                    self.leased.push_back((self.turn, key));
-                }
+            let queue = &mut request.flow(dir).queue;
+            if !queue.is_watched_under(since) {
+                continue;
+            }
+            let before = queue.heap();
+            queue.settle(up_to, leases);
+            self.held += queue.heap() - before;
+            self.counters.bytes_settled += (queue.heap() - before) as u64;
+            if queue.watch_again(self.turn) {
+                self.leased.push_back((self.turn, (key, dir)));
             }
         }
-        while let Some((_, key)) = due(&mut self.stuck) {
+        while let Some((_, key)) = due(&mut self.stuck, up_to) {
             self.settle_stuck(key, up_to, leases);
         }
     }
@@ -555,6 +551,12 @@ impl Core {
         self.turn += 1;
         std::mem::take(&mut self.backlog)
     }
+}
+
+/// The next of a list that has been there since this turn or longer.
+fn due<T>(list: &mut VecDeque<(u64, T)>, up_to: u64) -> Option<(u64, T)> {
+    let due = list.front().is_some_and(|(since, _)| *since <= up_to);
+    due.then(|| list.pop_front()).flatten()
 }
 
 impl Chunk {

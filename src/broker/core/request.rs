@@ -78,6 +78,14 @@ impl Request {
         }
     }
 
+    /// As [`Request::flow`], to look at.
+    pub(super) fn half(&self, dir: Dir) -> &Flow {
+        match dir {
+            Dir::Up => &self.up,
+            Dir::Down => &self.down,
+        }
+    }
+
     /// Where bytes of this direction go.
     #[inline]
     pub(super) fn target(&self, dir: Dir) -> Option<(Key, u32)> {

@@ -2,6 +2,7 @@
 //!
 //! The long lists come in pages of [`PAGE`] slots, so that a look at them takes no turn for long: some 20 us.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use super::conn::{Conn, Phase, Side};
@@ -233,11 +234,21 @@ impl Core {
                 assert_eq!(state.consumer.map(|(consumer, _)| consumer), Some(key), "consumer of {request:?}");
             }
         }
+        let mut watched = HashMap::<(Key, Dir), u32>::new();
+        for (since, (key, dir)) in &self.leased {
+            let request = self.requests.get(*key);
+            if request.is_some_and(|request| request.half(*dir).queue.is_watched_under(*since)) {
+                *watched.entry((*key, *dir)).or_default() += 1;
+            }
+        }
         for (key, request) in self.requests.iter() {
             held += request.heap();
             let window = self.channels[request.channel as usize].window as usize;
             for dir in [Dir::Up, Dir::Down] {
-                let flow = if dir == Dir::Up { &request.up } else { &request.down };
+                let flow = request.half(dir);
+                let listed = watched.get(&(key, dir)).copied().unwrap_or(0);
+                assert!(listed <= 1, "{key:?} {dir:?} is looked after {listed} times");
+                assert!(listed == 1 || !flow.queue.has_leases(), "nobody looks after the leases of {key:?} {dir:?}");
                 let window = window << flow.grown;
                 let again = flow.uncredited as usize;
                 let held = (flow.queue.len() + flow.owed as usize).saturating_sub(again);

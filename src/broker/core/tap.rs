@@ -78,8 +78,17 @@ pub(super) struct Tap {
     paused: bool,
     /// More than `limit` was on its way in some turn, and not yet less than three quarters of it.
     over: bool,
-    /// By producer: messages not begun, or cut, for want of room.
-    dropped: Vec<u64>,
+    /// By producer.
+    dropped: Vec<TapDrops>,
+}
+
+/// Messages of one producer that a core did not copy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TapDrops {
+    /// Not begun, or cut: too much was on its way to the companion.
+    pub no_room: u64,
+    /// Not begun: the producer's own queue was full.
+    pub queue_full: u64,
 }
 
 /// What a batch consists of.
@@ -168,7 +177,7 @@ fn record_of(record: &[u8]) -> Record<'_> {
 impl Tap {
     pub(super) fn new(routes: Vec<Route>, limit: usize) -> Tap {
         assert!(routes.len() <= MAX_ROUTES, "{} routes", routes.len());
-        Tap { dropped: vec![0; routes.len()], routes, limit: limit as u64, ..Tap::default() }
+        Tap { dropped: vec![TapDrops::default(); routes.len()], routes, limit: limit as u64, ..Tap::default() }
     }
 
     /// What is wanted of a channel.
@@ -189,9 +198,9 @@ impl Tap {
         self.copied - self.read
     }
 
-    fn drop_for(&mut self, mut producers: u64) {
+    fn drop_for(&mut self, mut producers: u64, count: impl Fn(&mut TapDrops)) {
         while producers != 0 {
-            self.dropped[producers.trailing_zeros() as usize] += 1;
+            count(&mut self.dropped[producers.trailing_zeros() as usize]);
             producers &= producers - 1;
         }
     }
@@ -222,9 +231,18 @@ impl Tap {
         body: &[u8],
         end: bool,
     ) -> Copied {
-        let producers = taps.wanted(dir);
+        let mut producers = taps.wanted(dir);
+        let full = producers & self.full & !taps.block;
+        // one of several that get a message in parts refuses it itself
+        if end || full == producers {
+            self.drop_for(full, |drops| drops.queue_full += 1);
+            producers &= !full;
+            if producers == 0 {
+                return Copied::Cut;
+            }
+        }
         if self.on_its_way() > self.limit && taps.block & producers == 0 {
-            self.drop_for(producers);
+            self.drop_for(producers, |drops| drops.no_room += 1);
             return Copied::Cut;
         }
         let Head { id, channel, headers } = head;
@@ -242,7 +260,7 @@ impl Tap {
     fn data(&mut self, request: Key, dir: Dir, taps: Taps, body: &[u8], end: bool) -> Copied {
         let producers = taps.wanted(dir);
         if self.on_its_way() > self.limit && taps.block & producers == 0 {
-            self.drop_for(producers);
+            self.drop_for(producers, |drops| drops.no_room += 1);
             self.abort(request, dir);
             return Copied::Cut;
         }
@@ -405,9 +423,9 @@ impl Core {
         }
     }
 
-    /// By producer: messages that were not copied, or not to their end, for want of room.
+    /// By producer: messages that were not copied, or not to their end.
     #[must_use]
-    pub fn tap_dropped(&self) -> &[u64] {
+    pub fn tap_dropped(&self) -> &[TapDrops] {
         &self.tap.dropped
     }
 

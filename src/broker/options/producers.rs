@@ -1,10 +1,11 @@
 //! Who messages are forwarded to, and how much may wait for them.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::BadOption;
+use super::{BadOption, MAX_ROUTES};
 use crate::base::ChannelId;
 use crate::forward::{self, WhenFull};
 
@@ -149,7 +150,7 @@ impl ProducerOptions {
     }
 
     /// Checks all but what only making its client can tell.
-    pub(in crate::broker) fn validate(&self, max_message: usize) -> Result<(), BadOption> {
+    fn validate(&self, max_message: usize) -> Result<(), BadOption> {
         if self.url.0.is_empty() {
             let expected = "where to forward to, such as tcp://127.0.0.1:9000".into();
             return Err(BadOption { key: format!("producer.{}.url", self.id), value: "nothing".into(), expected });
@@ -160,6 +161,26 @@ impl ProducerOptions {
             expected: "settings that fit together".into(),
         })
     }
+}
+
+/// All producers of a broker: each by itself, and that they can be together.
+pub(in crate::broker) fn validate_all<'a>(
+    producers: impl ExactSizeIterator<Item = &'a ProducerOptions>,
+    max_message: usize,
+) -> Result<(), BadOption> {
+    let bad = |key: &str, value: String, expected: String| BadOption { key: key.into(), value, expected };
+    if producers.len() > MAX_ROUTES {
+        let count = producers.len().to_string();
+        return Err(bad("producer", count, format!("at most {MAX_ROUTES}, those of on_message included")));
+    }
+    let mut ids = HashSet::new();
+    for producer in producers {
+        producer.validate(max_message)?;
+        if !ids.insert(&producer.id) {
+            return Err(bad("producer.id", producer.id.clone(), "each producer once".into()));
+        }
+    }
+    Ok(())
 }
 
 /// What all producers share.

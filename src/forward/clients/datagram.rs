@@ -56,6 +56,8 @@ impl<D: Dial> DatagramClient<D> {
                 *self.slot() = Some(connection);
                 Ok(())
             }
+            // it left, and was answered with a refusal; it, or one before it that was given out as delivered
+            Some((kind, text)) if written.in_doubt => Err(SendError::new(kind, text).in_doubt()),
             // all or nothing, and this was nothing
             Some((kind, text)) => Err(SendError::new(kind, text)),
         }

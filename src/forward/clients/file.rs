@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::forward::dead_letter::ends_a_line;
 use crate::forward::framing::{Encoded, Format, Framing};
+use crate::forward::one_file::ByPath;
 use crate::forward::url::Url;
 use crate::forward::{
     BatchFuture, Client, Done, Message, Promise, SendError, SendErrorKind, SendFuture, Takes, UrlError, clients,
@@ -27,7 +28,8 @@ use crate::forward::{
 ///
 /// A message stands in one file whole, or not at all: what a full disk has cut short is taken off again, and a file
 /// that a crash left in the middle of a message is set aside before anything follows it. If somebody else moves the
-/// file away, a new one is begun. Reading and writing happen on a thread of their own.
+/// file away, a new one is begun. Several clients of one process may share a file, as the cores of a broker do. Reading and
+/// writing happen on a thread of their own.
 ///
 /// ```
 /// use corelay::forward::{Client, ClientFactory};
@@ -39,19 +41,28 @@ use crate::forward::{
 pub struct FileClient {
     address: String,
     format: Format,
-    sync: bool,
+    rules: Rules,
     log: Arc<Mutex<Log>>,
 }
 
+/// How the file is written.
+#[derive(Clone, Copy, Debug)]
+struct Rules {
+    framing: Framing,
+    /// The most bytes.
+    rotate: u64,
+    keep: u32,
+    sync: bool,
+}
+
+/// A file, for all clients of this process that write to it: one's truncating or setting aside is no other's surprise.
 #[derive(Debug)]
 struct Log {
     path: PathBuf,
-    framing: Framing,
-    rotate: Option<u64>,
-    keep: u32,
-    sync: bool,
     open: Option<Open>,
 }
+
+static LOGS: ByPath<Log> = ByPath::new();
 
 #[derive(Debug)]
 struct Open {
@@ -66,13 +77,13 @@ impl FileClient {
     #[must_use]
     pub fn new(path: impl AsRef<Path>) -> FileClient {
         let format = Format { framing: Framing::Lines, envelope: false };
-        FileClient::with(path.as_ref().to_owned(), format, None, 5, false)
+        FileClient::with(path.as_ref(), format, None, 5, false)
     }
 
-    fn with(path: PathBuf, format: Format, rotate: Option<u64>, keep: u32, sync: bool) -> FileClient {
-        let address = path.display().to_string();
-        let log = Log { path, framing: format.framing, rotate, keep, sync, open: None };
-        FileClient { address, format, sync, log: Arc::new(Mutex::new(log)) }
+    fn with(path: &Path, format: Format, rotate: Option<u64>, keep: u32, sync: bool) -> FileClient {
+        let rules = Rules { framing: format.framing, rotate: rotate.unwrap_or(u64::MAX), keep, sync };
+        let log = LOGS.get(path, || Log { path: path.to_owned(), open: None });
+        FileClient { address: path.display().to_string(), format, rules, log }
     }
 
     pub(in crate::forward) fn from_url(mut url: Url) -> Result<FileClient, UrlError> {
@@ -84,7 +95,7 @@ impl FileClient {
             url.read("keep", "a number from 0 to 1000", |text| text.parse().ok().filter(|&n: &u32| n <= 1000))?;
         let sync = url.choice("sync", &[("never", false), ("always", true)], false)?;
         url.finish()?;
-        Ok(FileClient::with(path, format, rotate, keep.unwrap_or(5), sync))
+        Ok(FileClient::with(&path, format, rotate, keep.unwrap_or(5), sync))
     }
 
     async fn append(&self, messages: &[Message]) -> Done {
@@ -92,9 +103,9 @@ impl FileClient {
         if encoded.ends.is_empty() {
             return Done { delivered: 0, error: encoded.error };
         }
-        let log = Arc::clone(&self.log);
+        let (log, rules) = (Arc::clone(&self.log), self.rules);
         let appended = tokio::task::spawn_blocking(move || {
-            let (delivered, error) = log.lock().unwrap_or_else(PoisonError::into_inner).append(&encoded);
+            let (delivered, error) = log.lock().unwrap_or_else(PoisonError::into_inner).append(&encoded, rules);
             (delivered, error.or(encoded.error))
         });
         match appended.await {
@@ -113,10 +124,10 @@ fn unavailable(what: &str, error: &io::Error) -> SendError {
 
 impl Log {
     /// As many as can be: so many, and why not more.
-    fn append(&mut self, encoded: &Encoded) -> (usize, Option<SendError>) {
+    fn append(&mut self, encoded: &Encoded, rules: Rules) -> (usize, Option<SendError>) {
         let mut delivered = 0;
         while delivered < encoded.ends.len() {
-            match self.append_some(encoded, delivered) {
+            match self.append_some(encoded, delivered, rules) {
                 Ok(upto) => delivered = upto,
                 Err(error) => return (delivered, Some(error)),
             }
@@ -125,17 +136,16 @@ impl Log {
     }
 
     /// Those from here that fit into the file as it is, or at least one into a new one.
-    fn append_some(&mut self, encoded: &Encoded, from: usize) -> Result<usize, SendError> {
+    fn append_some(&mut self, encoded: &Encoded, from: usize, rules: Rules) -> Result<usize, SendError> {
         let start = from.checked_sub(1).map_or(0, |last| encoded.ends[last]);
-        let (rotate, sync) = (self.rotate.unwrap_or(u64::MAX), self.sync);
-        let mut open = self.ready().map_err(|error| unavailable("open", &error))?;
+        let mut open = self.ready(rules).map_err(|error| unavailable("open", &error))?;
         let first = (encoded.ends[from] - start) as u64;
-        if open.len > 0 && open.len.saturating_add(first) > rotate {
+        if open.len > 0 && open.len.saturating_add(first) > rules.rotate {
             drop(open);
-            self.set_aside().map_err(|error| unavailable("rotate", &error))?;
-            open = self.ready().map_err(|error| unavailable("open", &error))?;
+            self.set_aside(rules.keep).map_err(|error| unavailable("rotate", &error))?;
+            open = self.ready(rules).map_err(|error| unavailable("open", &error))?;
         }
-        let room = rotate.saturating_sub(open.len);
+        let room = rules.rotate.saturating_sub(open.len);
         let fits = encoded.ends.partition_point(|end| end.saturating_sub(start) as u64 <= room);
         let upto = fits.max(from + 1);
         let bytes = &encoded.bytes[start..encoded.ends[upto - 1]];
@@ -151,7 +161,9 @@ impl Log {
             });
         }
         open.len += bytes.len() as u64;
-        if sync && let Err(error) = open.file.sync_data() {
+        if rules.sync
+            && let Err(error) = open.file.sync_data()
+        {
             // nobody knows what of it is on the disk, and the kernel will not say it twice
             return Err(unavailable("sync", &error).in_doubt());
         }
@@ -160,28 +172,28 @@ impl Log {
     }
 
     /// The file at the path, to be put back by whoever has written to it without trouble.
-    fn ready(&mut self) -> io::Result<Open> {
+    fn ready(&mut self, rules: Rules) -> io::Result<Open> {
         let identity = fs::metadata(&self.path).map(|metadata| (metadata.dev(), metadata.ino())).ok();
         if let Some(open) = self.open.take()
             && identity == Some(open.identity)
         {
             return Ok(open);
         }
-        if identity.is_some() && !is_whole(&self.path, self.framing)? {
+        if identity.is_some() && !is_whole(&self.path, rules.framing)? {
             tracing::warn!(file = %self.path.display(), "ends in the middle of a message: set aside");
-            self.set_aside()?;
+            self.set_aside(rules.keep)?;
         }
         let file = OpenOptions::new().create(true).append(true).open(&self.path)?;
         let metadata = file.metadata()?;
         Ok(Open { file, len: metadata.len(), identity: (metadata.dev(), metadata.ino()) })
     }
 
-    fn set_aside(&mut self) -> io::Result<()> {
+    fn set_aside(&mut self, keep: u32) -> io::Result<()> {
         self.open = None;
-        if self.keep == 0 {
+        if keep == 0 {
             return fs::remove_file(&self.path);
         }
-        for n in (1..self.keep).rev() {
+        for n in (1..keep).rev() {
             match fs::rename(self.numbered(n), self.numbered(n + 1)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
@@ -245,7 +257,7 @@ impl Client for FileClient {
     }
 
     fn promise(&self) -> Promise {
-        if self.sync { Promise::AtLeastOnce } else { Promise::AtMostOnce }
+        if self.rules.sync { Promise::AtLeastOnce } else { Promise::AtMostOnce }
     }
 
     fn takes(&self) -> Takes {
@@ -254,10 +266,10 @@ impl Client for FileClient {
 
     fn probe(&self) -> SendFuture<'_> {
         Box::pin(async {
-            let log = Arc::clone(&self.log);
+            let (log, rules) = (Arc::clone(&self.log), self.rules);
             let opened = tokio::task::spawn_blocking(move || {
                 let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
-                let open = log.ready()?;
+                let open = log.ready(rules)?;
                 log.open = Some(open);
                 Ok::<_, io::Error>(())
             });

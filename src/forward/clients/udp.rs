@@ -21,8 +21,9 @@ const MAX_DATAGRAM: u64 = 65_507;
 /// `udp://host:port`; options `envelope` (`none`, `json`), `mtu` (65,507: more is too large, never cut),
 /// `connect_timeout` (5 s; for looking up the name) and `send_timeout` (5 s).
 ///
-/// Nobody says whether a datagram arrives. Where the target's machine answers that nobody listens (ICMP), the next message
-/// meets that as an error, and is tried again; what was sent before the answer came is lost.
+/// Nobody says whether a datagram arrives. Where the target's machine answers that nobody listens (ICMP) before the call
+/// is back, as this machine itself does, the message is in doubt: given up, and counted. A later answer is met by the
+/// next message, which is tried again; what was sent before that is lost.
 ///
 /// ```
 /// use corelay::forward::{Client, UdpClient};

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::{UnixDatagram, UnixStream};
 
@@ -44,6 +45,13 @@ impl UnixClient {
         UnixClient::with(path.as_ref().to_owned(), Format::default(), Times::default())
     }
 
+    /// With so long for connecting, and so long without progress when sending.
+    #[must_use]
+    pub fn with_timeout(mut self, timeout: Duration) -> UnixClient {
+        (self.stream.connect_timeout, self.stream.send_timeout) = (timeout, timeout);
+        self
+    }
+
     fn with(path: PathBuf, format: Format, times: Times) -> UnixClient {
         let address = path.display().to_string();
         UnixClient { stream: StreamClient::new(StreamDial(path), address, format, times) }
@@ -80,6 +88,13 @@ impl UnixDatagramClient {
     #[must_use]
     pub fn new(path: impl AsRef<Path>) -> UnixDatagramClient {
         UnixDatagramClient::with(path.as_ref().to_owned(), false, MAX_DATAGRAM as usize, Times::default())
+    }
+
+    /// With so long for a full queue to have room.
+    #[must_use]
+    pub fn with_timeout(mut self, timeout: Duration) -> UnixDatagramClient {
+        self.datagrams.times = Times { connect_timeout: timeout, send_timeout: timeout };
+        self
     }
 
     fn with(path: PathBuf, envelope: bool, mtu: usize, times: Times) -> UnixDatagramClient {

@@ -9,11 +9,12 @@
 //! The task reads all the time and throws away what it reads: so the end of a connection is noticed when it happens,
 //! not with the next send, and a target that says something back is never stuck on us not listening.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::Shutdown;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -39,6 +40,11 @@ pub(super) trait Wire: 'static {
 
     /// Reads some bytes, at most what the buffer has room for.
     fn read(&self, buffer: Vec<u8>) -> impl Future<Output = (io::Result<usize>, Vec<u8>)>;
+
+    /// An error that has come by itself, if it can be asked for: once.
+    fn take_error(&self) -> Option<io::Error> {
+        None
+    }
 
     /// Ends one direction or both; reads and writes that are waiting come back.
     fn shutdown(&self, how: Shutdown);
@@ -94,6 +100,8 @@ impl Connection {
             Socket::Tcp(socket) => drop(tokio::spawn(serve(socket, receiver, ended))),
             Socket::Unix(socket) => drop(tokio::spawn(serve(socket, receiver, ended))),
             Socket::Udp(socket) => drop(tokio::spawn(serve(socket, receiver, ended))),
+            // never on the ring: what had to wait there for room in the target's queue would leave as an empty datagram,
+            // for the kernel tries again behind the bytes it has copied once (Linux 6.18)
             Socket::UnixDatagram(socket) => drop(tokio::spawn(serve(socket, receiver, ended))),
             #[cfg(feature = "https")]
             Socket::Tls(socket) => drop(tokio::spawn(serve(*socket, receiver, ended))),
@@ -168,7 +176,7 @@ async fn serve<W: Wire>(wire: W, mut orders: mpsc::Receiver<Order>, ended: Arc<M
                 };
                 let mut seen = None;
                 let mut writing = pin!(write_all(&wire, bytes, patience));
-                let written = loop {
+                let mut written = loop {
                     tokio::select! {
                         biased;
                         written = &mut writing => break written,
@@ -179,6 +187,22 @@ async fn serve<W: Wire>(wire: W, mut orders: mpsc::Receiver<Order>, ended: Arc<M
                         },
                     }
                 };
+                if W::IS_DATAGRAM && seen.is_none() {
+                    // a machine as near as this one answers within the call; whether this datagram or one before it
+                    // is what nobody listened for, it doesn't say
+                    let read = poll_fn(|cx| Poll::Ready(reading.as_mut().poll(cx))).await;
+                    seen = match read {
+                        Poll::Ready((read, buffer)) => what_was_read::<W>(read).or_else(|| {
+                            reading.set(wire.read(buffer));
+                            None
+                        }),
+                        Poll::Pending => wire.take_error().map(|error| End::Theirs(Some(error.to_string()))),
+                    };
+                    if let Some(End::Theirs(Some(text))) = &seen {
+                        let error = written.error.or(Some((SendErrorKind::Connect, text.clone())));
+                        written = Written { count: 0, in_doubt: true, error };
+                    }
+                }
                 let failed = written.error.as_ref().map(|(_, text)| text.clone());
                 let over = seen.or_else(|| failed.map(|text| End::Theirs(Some(text))));
                 if over.is_some() {
@@ -305,6 +329,10 @@ macro_rules! plain {
                 (result, buffer)
             }
 
+            fn take_error(&self) -> Option<io::Error> {
+                self.take_error().ok().flatten()
+            }
+
             fn shutdown(&self, how: Shutdown) {
                 let _ = $shutdown(self, how);
             }
@@ -352,6 +380,7 @@ macro_rules! uring_stream {
 uring_stream!(tokio_uring::net::TcpStream);
 uring_stream!(tokio_uring::net::UnixStream);
 
+/// Its errors come with the read that is always waiting.
 impl Wire for tokio_uring::net::UdpSocket {
     const IS_DATAGRAM: bool = true;
 

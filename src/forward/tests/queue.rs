@@ -66,6 +66,24 @@ fn a_full_queue_turns_the_newest_away() {
 }
 
 #[test]
+fn a_queue_that_refuses_says_so_until_there_is_room_again() {
+    let mut queue = queue(WhenFull::DropNewest);
+    let level = |queue: &mut Queue| (queue.level(), queue.is_over());
+    for body in [100, 100, 100, 20] {
+        admit(&mut queue, whole(body)).unwrap();
+    }
+    admit(&mut queue, whole(100)).unwrap_err();
+    assert_eq!(level(&mut queue), (false, false), "832 of 1,000 bytes are taken: smaller ones fit");
+    admit(&mut queue, whole(30)).unwrap();
+    assert_eq!(level(&mut queue), (false, false), "990 of 1,000 bytes are taken, and nothing was refused");
+    admit(&mut queue, whole(0)).unwrap_err();
+    assert_eq!(level(&mut queue), (true, true));
+    assert_eq!(level(&mut queue), (false, true));
+    deliver(&mut queue, 1);
+    assert_eq!(level(&mut queue), (true, false));
+}
+
+#[test]
 fn or_the_oldest_make_room() {
     let mut queue = queue(WhenFull::DropOldest);
     let messages: Vec<_> = (0..6).map(|_| whole(100)).collect();

@@ -103,3 +103,50 @@ fn a_runtime_that_ends_settles_everything() {
     assert_eq!(producer.drain_blocking(Duration::from_secs(60)).left, 5, "and does not wait");
     assert!(producer.forward_blocking("late").is_err());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_ends_where_nobody_runs_the_runner() {
+    let client = Script::new(Promise::AtMostOnce, []);
+    let (producer, runner) =
+        Producer::new("test", Arc::clone(&client) as Arc<dyn Client>, ProducerOptions::default()).unwrap();
+    for n in 0..3 {
+        producer.offer(n.to_string()).unwrap();
+    }
+    let before = Instant::now();
+    let report = producer.drain(Duration::from_secs(3)).await;
+    assert!((3.0..3.01).contains(&before.elapsed().as_secs_f64()), "{:?}", before.elapsed());
+    assert_eq!((report.left, report.unsettled, report.dropped.get(DropReason::Shutdown)), (3, 0, 3));
+    assert_balanced(&producer);
+    // too late
+    runner.run().await;
+    assert!(client.tried().is_empty() && *client.closed.lock().unwrap());
+    assert_eq!(producer.snapshot().counters.dropped.total(), 3);
+}
+
+#[test]
+fn nor_does_a_thread_wait_for_it() {
+    let client = Script::new(Promise::AtMostOnce, []);
+    let (producer, _runner) = Producer::new("test", client as Arc<dyn Client>, ProducerOptions::default()).unwrap();
+    producer.offer("one").unwrap();
+    let report = producer.drain_blocking(Duration::from_millis(1));
+    assert_eq!((report.left, report.unsettled, report.dropped.get(DropReason::Shutdown)), (1, 0, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_runner_holds_that_stands_still_is_unsettled_until_it_ends() {
+    let client = Script::new(Promise::AtLeastOnce, [Say::Never]);
+    let options = ProducerOptions { batch_messages: 2, ..ProducerOptions::default() };
+    let (producer, runner) = Producer::new("test", client as Arc<dyn Client>, options).unwrap();
+    for n in 0..5 {
+        producer.offer(n.to_string()).unwrap();
+    }
+    let mut running = Box::pin(runner.run());
+    // polled once, and never again
+    assert!(std::future::poll_fn(|cx| std::task::Poll::Ready(running.as_mut().poll(cx))).await.is_pending());
+    let report = producer.drain(Duration::from_secs(3)).await;
+    assert_eq!((report.left, report.unsettled, report.dropped.get(DropReason::Shutdown)), (5, 2, 3));
+    assert_balanced(&producer);
+    drop(running);
+    assert_eq!(producer.snapshot().counters.dropped.get(DropReason::Shutdown), 5);
+    assert_balanced(&producer);
+}

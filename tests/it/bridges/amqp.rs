@@ -1,7 +1,5 @@
 //! RabbitMQ: the one all tests share, behind a proxy where it has to go away.
 
-use std::time::Duration;
-
 use corelay::forward::{AmqpClient, Client, Promise, SendErrorKind};
 use corelay::toolkit::message_broker::amqp::{Amqp, Options};
 use corelay::toolkit::message_broker::{Broker, TopicOptions};
@@ -25,7 +23,7 @@ async fn exchange(url: &str) -> (String, String, Broker, Reader) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn arrives_by_an_exchange_and_by_a_queue() {
-    let Some((url, _)) = rabbitmq::shared().await else { return };
+    let Some((url, _, _lease)) = rabbitmq::shared().await else { return };
     let (exchange, queue, broker, mut reader) = exchange(&url).await;
     for target in [format!("exchange={exchange}&key=new"), format!("queue={queue}")] {
         let client = AmqpClient::new(&format!("{url}?{target}")).unwrap();
@@ -39,7 +37,7 @@ async fn arrives_by_an_exchange_and_by_a_queue() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_no_queue_takes_is_said() {
-    let Some((url, _)) = rabbitmq::shared().await else { return };
+    let Some((url, _, _lease)) = rabbitmq::shared().await else { return };
     let options = Options { url: url.clone(), prefix: unique("p"), ..Options::default() };
     let exchange = format!("{}orders", options.prefix);
     let broker = Broker::new(Amqp::connect(options).await.unwrap());
@@ -64,7 +62,7 @@ async fn down_from_the_start_gone_under_way_and_slow() {
     let nobody = AmqpClient::new(&format!("amqp://me:secret@127.0.0.1:{}/x?queue=q", free_port())).unwrap();
     nobody_there_is_said(&nobody).await;
 
-    let Some((url, _)) = rabbitmq::shared().await else { return };
+    let Some((url, _, _lease)) = rabbitmq::shared().await else { return };
     let (exchange, _, broker, mut reader) = exchange(&url).await;
     let server = url.split(['@', '/']).nth(3).unwrap().parse().unwrap();
     let proxy = Proxy::start(server).await;
@@ -73,8 +71,8 @@ async fn down_from_the_start_gone_under_way_and_slow() {
     let outage = || {
         let proxy = proxy.clone();
         async move {
+            // its connection is cut when that returns
             proxy.go_down().await;
-            tokio::time::sleep(Duration::from_millis(100)).await;
             proxy.come_up().await;
         }
     };

@@ -81,13 +81,16 @@ async fn down_from_the_start_and_killed_under_way() {
     let (subject, _, _) = stream(&url).await;
     let client = NatsClient::new(&format!("{url}/{subject}?jetstream=true&timeout=2s")).unwrap();
     let mut outage = killing(server, Server::listens);
-    let books = survives(&client, 3, &mut outage).await;
+    let mut books = survives(&client, 3, &mut outage).await;
+    // its library sends the rest of a batch on the next connection, before what the last one lost is tried again
+    books.reorders = true;
     let mut reader = Reader::late(&connect(&url).await, &subject).await;
     // the stream itself drops what comes twice
     books.check(Promise::AtLeastOnce, false, &reader.numbers_up_to(last(&books)).await);
 
     let client = NatsClient::new(&format!("{url}/{subject}?jetstream=true&timeout=2s")).unwrap();
-    let books = survives_behind_a_producer(Arc::new(client), &mut outage).await;
+    let mut books = survives_behind_a_producer(Arc::new(client), &mut outage).await;
+    books.reorders = true;
     let mut reader = Reader::late(&connect(&url).await, &subject).await;
     let arrived: Vec<u32> =
         reader.numbers_up_to(last(&books)).await.into_iter().filter(|n| *n >= books.sent[0]).collect();

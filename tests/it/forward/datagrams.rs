@@ -3,7 +3,7 @@
 use std::net::UdpSocket;
 use std::os::unix::net::UnixDatagram;
 
-use corelay::forward::{DropReason, SendErrorKind};
+use corelay::forward::{ClientFactory, DropReason, SendErrorKind};
 
 use super::target::DRAIN;
 use super::*;
@@ -46,22 +46,31 @@ fn more_than_the_mtu_is_too_large_and_never_cut() {
 }
 
 #[test]
-fn a_refusal_is_noticed_and_counted() {
+fn each_that_was_refused_is_counted() {
+    const COUNT: u64 = 50;
     for io in runtimes() {
+        let dir = tempfile::tempdir().unwrap();
+        let letters = dir.path().join("letters");
         let address = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let pool = ProducerPool::on(io);
-        let producer = producer(&pool, &format!("udp://{address}"));
-        eventually("a refusal", || {
-            producer.forward_blocking("anybody?").unwrap();
-            producer.snapshot().counters.attempts_failed > 0
-        });
+        let client = ClientFactory::create(&format!("udp://{address}")).unwrap();
+        let options = ProducerOptions { dead_letter: Some(letters.clone()), ..options() };
+        let producer = pool.add("test", client, options).unwrap();
+        for n in 0..COUNT {
+            producer.offer(n.to_string()).unwrap();
+        }
+        eventually("an end for each", || producer.snapshot().counters.queue_messages == 0);
+        let counters = producer.snapshot().counters;
+        assert_eq!((counters.forwarded, counters.dead_lettered, counters.attempts_failed), (0, COUNT, COUNT), "{io:?}");
         assert!(producer.snapshot().last_error.unwrap().text.contains("refused"));
+        let letters = std::fs::read_to_string(letters).unwrap();
+        assert_eq!(letters.lines().filter(|line| line.ends_with(r#""reason":"in_doubt"}"#)).count() as u64, COUNT);
+
         let target = UdpSocket::bind(address).unwrap();
         target.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        // what came before may have left after the target was there
         producer.forward_blocking("you!").unwrap();
         let mut buffer = [0; 100];
-        while target.recv(&mut buffer).unwrap() != 4 {}
+        assert_eq!(target.recv(&mut buffer).unwrap(), 4);
         assert_balanced(&producer.snapshot());
     }
 }

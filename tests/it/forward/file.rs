@@ -43,6 +43,32 @@ fn a_file_is_set_aside_when_it_is_large_and_the_oldest_goes() {
 }
 
 #[test]
+fn producers_that_share_a_file_see_what_the_others_wrote() {
+    for io in runtimes() {
+        let dir = tempfile::tempdir().unwrap();
+        let pool = ProducerPool::on(io);
+        let url = format!("file://{}/out.log?rotate=1000&keep=1000", dir.path().display());
+        let both = ["a", "b"].map(|id| {
+            pool.add_url(id, &url).unwrap();
+            pool.get(id).unwrap()
+        });
+        // one after the other, so that neither sees its own alone
+        let sent: Vec<String> = (0..100).map(|n| format!("{n:08} {}", "x".repeat(90))).collect();
+        for (n, body) in sent.iter().enumerate() {
+            both[n % 2].forward_blocking(body.clone()).unwrap();
+        }
+        let mut arrived = Vec::new();
+        for file in fs::read_dir(dir.path()).unwrap() {
+            let text = fs::read_to_string(file.unwrap().path()).unwrap();
+            assert_eq!(text.len(), 1000, "ten lines in each");
+            arrived.extend(text.lines().map(str::to_owned));
+        }
+        arrived.sort();
+        assert_eq!(arrived, sent);
+    }
+}
+
+#[test]
 fn nothing_follows_what_a_crash_cut_short() {
     for (framing, whole, torn) in
         [("lines", &b"one\n"[..], &b"one\ntw"[..]), ("len32", b"\0\0\0\x03one", b"\0\0\0\x03one\0\0\0\x09tw")]

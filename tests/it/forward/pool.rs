@@ -71,6 +71,27 @@ fn all_of_them_get_it_and_each_says_what_became_of_it() {
     }
 }
 
+/// The only test that uses it: it is the process's.
+#[tokio::test]
+async fn the_process_has_a_pool_and_short_functions_for_it() {
+    use corelay::forward::{
+        add_tcp_producer, add_tcp_producer_with_timeout, forward_to_all_producers, forward_to_producer,
+        get_producer_pool,
+    };
+    let targets = [Target::tcp(reader), Target::tcp(reader)];
+    add_tcp_producer("first", &targets[0].address).unwrap();
+    add_tcp_producer_with_timeout("second", &targets[1].address, Duration::from_secs(10)).unwrap();
+    let taken = add_tcp_producer("first", &targets[0].address);
+    assert!(matches!(taken, Err(PoolError::Taken(_))) && add_tcp_producer("third", "nowhere").is_err());
+    assert_eq!(get_producer_pool().list(), ["first", "second"]);
+    forward_to_producer("first", "one").await.unwrap();
+    assert_eq!(forward_to_producer("third", "one").await, Err(ForwardError::UnknownProducer("third".to_owned())));
+    let results = forward_to_all_producers("two").await;
+    assert_eq!(results, [("first".to_owned(), Ok(())), ("second".to_owned(), Ok(()))]);
+    assert!(get_producer_pool().drain(DRAIN).await.values().all(|report| report.left == 0));
+    eventually("both", || targets[0].messages() == [b"one", b"two"] && targets[1].messages() == [b"two"]);
+}
+
 #[test]
 fn an_id_is_one_producer() {
     let pool = ProducerPool::new();

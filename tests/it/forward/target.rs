@@ -23,8 +23,8 @@ pub struct Target {
     pub address: String,
     logs: Arc<Mutex<Vec<Log>>>,
     stop: Arc<AtomicBool>,
-    /// Connections that have not ended.
-    busy: Arc<AtomicUsize>,
+    /// Connections that have ended.
+    ended: Arc<AtomicUsize>,
     wake: Box<dyn Fn() + Send + Sync>,
     thread: Option<JoinHandle<()>>,
 }
@@ -78,8 +78,8 @@ impl Target {
     ) -> Target {
         let (logs, stop) = (Arc::<Mutex<Vec<Log>>>::default(), Arc::<AtomicBool>::default());
         let (all, stopping, behave): (_, _, Behave) = (Arc::clone(&logs), Arc::clone(&stop), Arc::new(behave));
-        let busy = Arc::<AtomicUsize>::default();
-        let working = Arc::clone(&busy);
+        let ended = Arc::<AtomicUsize>::default();
+        let ending = Arc::clone(&ended);
         let thread = std::thread::spawn(move || {
             while let Ok(mut peer) = accept() {
                 if stopping.load(Ordering::Relaxed) {
@@ -91,25 +91,29 @@ impl Target {
                     all.push(Arc::clone(&log));
                     all.len() - 1
                 };
-                let working = Arc::clone(&working);
-                working.fetch_add(1, Ordering::SeqCst);
+                let ending = Arc::clone(&ending);
                 std::thread::spawn(move || {
                     behave(number, &mut peer, &log);
                     drop(peer);
-                    working.fetch_sub(1, Ordering::SeqCst);
+                    ending.fetch_add(1, Ordering::SeqCst);
                 });
             }
         });
-        Target { address, logs, stop, busy, wake: Box::new(wake), thread: Some(thread) }
+        Target { address, logs, stop, ended, wake: Box::new(wake), thread: Some(thread) }
     }
 
     pub fn connections(&self) -> usize {
         self.logs.lock().unwrap().len()
     }
 
+    /// How many of them have ended.
+    pub fn ended(&self) -> usize {
+        self.ended.load(Ordering::SeqCst)
+    }
+
     /// Whether every connection has ended.
     pub fn is_quiet(&self) -> bool {
-        self.busy.load(Ordering::SeqCst) == 0
+        self.ended() == self.connections()
     }
 
     /// Takes no more connections: whoever tries is refused.

@@ -2,10 +2,9 @@
 
 use corelay::toolkit::message_broker::amqp::{Amqp, Options};
 use corelay::toolkit::message_broker::{Broker, ErrorKind};
-use tokio::task::spawn_blocking;
 
 use super::conformance::conformance;
-use super::outage::{Killed, survives};
+use super::outage::{Victim, survives};
 use super::system::System;
 use crate::servers::rabbitmq;
 
@@ -17,18 +16,27 @@ fn over(url: String, prefix: String) -> System {
 }
 
 async fn system() -> Option<System> {
-    let (url, prefix) = rabbitmq::shared().await?;
-    Some(over(url, prefix))
+    let (url, prefix, lease) = rabbitmq::shared().await?;
+    Some(over(url, prefix).keeping(lease))
 }
 
 conformance!(system());
 
+impl Victim for rabbitmq::Alone {
+    fn go_and_come_back(&mut self) {
+        self.kill();
+        self.restart();
+    }
+
+    fn log(&self) -> String {
+        rabbitmq::Alone::log(self)
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_acknowledged_is_lost_when_the_server_is_killed() {
-    let Some(rabbit) = spawn_blocking(rabbitmq::private).await.unwrap() else { return };
-    let rabbitmq::RabbitMq { server, epmd } = rabbit;
-    survives(&over(rabbitmq::url(&server), "t".into()), Killed(server, rabbitmq::is_up), 2).await;
-    drop(epmd);
+    let Some(node) = rabbitmq::alone().await else { return };
+    survives(&over(node.url(), node.prefix.clone()), node, 2).await;
 }
 
 #[tokio::test]

@@ -169,7 +169,7 @@ fn what_finds_no_room_is_dropped_and_counted() {
     // the first goes beyond the bound, the second finds it passed
     exchange(1, request(1));
     exchange(2, request(1));
-    assert_eq!(w.dropped(), [1, 1]);
+    assert_eq!(w.dropped(), [(1, 0), (1, 0)]);
     // one in the middle is cut
     w.companion(|companion| companion.stalled = false);
     w.settle();
@@ -183,10 +183,49 @@ fn what_finds_no_room_is_dropped_and_counted() {
     p.expect(data(1).end());
     p.send(response(1).end());
     c.expect(response(3).end());
-    assert_eq!(w.dropped(), [2, 2]);
+    assert_eq!(w.dropped(), [(2, 0), (2, 0)]);
     w.companion(|companion| companion.stalled = false);
     w.settle();
     assert_eq!((w.copies().len(), w.aborted()), (1, 1));
+    w.finish();
+}
+
+#[test]
+fn nothing_is_copied_for_a_full_queue() {
+    let w = World::forwarding(1, Limits::default(), Vec::new(), vec![requests(), requests()], 10_000);
+    let (c, p) = (w.consumer("ch"), w.provider("ch", 9));
+    let full = |bits| {
+        w.companion(|companion| companion.full = bits);
+        w.settle();
+    };
+    let whole = || {
+        c.send(request(1).body("whole").end());
+        p.expect(request(1).body("whole").end());
+        p.send(response(1).end());
+        c.expect(response(1).end());
+    };
+    let in_parts = || {
+        c.send(request(1).body("in "));
+        p.expect(request(1).body("in "));
+        c.send(data(1).body("parts").end());
+        p.expect(data(1).body("parts").end());
+        p.send(response(1).end());
+        c.expect(response(1).end());
+    };
+    full(0b01);
+    whole();
+    // the one with room gets it, the other refuses it itself
+    in_parts();
+    assert_eq!(w.dropped(), [(0, 1), (0, 0)]);
+    full(0b11);
+    whole();
+    in_parts();
+    assert_eq!(w.dropped(), [(0, 3), (0, 2)]);
+    full(0);
+    whole();
+    w.settle();
+    let copied: Vec<_> = w.copies().iter().map(|copy| (copy.producers, copy.body.len())).collect();
+    assert_eq!((copied, w.aborted()), (vec![(0b10, 5), (0b11, 8), (0b11, 5)], 0));
     w.finish();
 }
 
@@ -242,7 +281,7 @@ fn a_blocking_producer_holds_its_channel_back_and_no_other() {
         }
         c.expect(response(1).end());
         c.expect(response(2).end());
-        assert_eq!((w.dropped(), w.aborted()), (vec![0], 0));
+        assert_eq!((w.dropped(), w.aborted()), (vec![(0, 0)], 0));
         w.finish();
     });
 }
@@ -276,7 +315,7 @@ fn a_blocking_producer_loses_nothing_when_its_companion_is_slow() {
     for stream in 1..=20 {
         p.expect(request(stream).body("0123456789").end());
     }
-    assert_eq!((w.copies().len(), w.dropped()), (20, vec![0]));
+    assert_eq!((w.copies().len(), w.dropped()), (20, vec![(0, 0)]));
     w.finish();
 }
 

@@ -132,3 +132,36 @@ fn what_waits_without_credit_keeps_no_receive_buffer() {
         w.finish();
     });
 }
+
+/// What is looked after twice would be listed twice again, and so on: memory without end.
+#[test]
+fn leases_that_wait_in_both_directions_are_looked_after_once() {
+    let w = World::one_core(Limits::default());
+    let c = w.consumer_with("ch", 1000);
+    let p = w.provider_with("ch", 1, 1000);
+    c.send(request(1).body(vec![1; 3000]));
+    p.expect(request(1).body(vec![1; 1000]));
+    p.send(response(1).body(vec![2; 3000]));
+    c.expect(response(1).body(vec![2; 1000]));
+    for round in 0..200 {
+        // every now and then the queues run empty
+        let grant = if round % 10 == 9 { 4000 } else { 2000 };
+        c.send_later(data(1).body(vec![1; grant as usize]));
+        p.send_later(data(1).body(vec![2; grant as usize]));
+        c.send_later(credit(1, grant));
+        p.send_later(credit(1, grant));
+        w.settle();
+        assert!(w.leased() > 0, "nothing to look after in round {round}");
+        if round % 10 == 9 {
+            c.send_later(credit(1, 2000));
+            p.send_later(credit(1, 2000));
+            w.settle();
+            c.send_later(data(1).body(vec![1; 2000]));
+            p.send_later(data(1).body(vec![2; 2000]));
+            w.settle();
+        }
+    }
+    c.close();
+    p.close();
+    w.finish();
+}
