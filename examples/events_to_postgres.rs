@@ -115,7 +115,7 @@ async fn publish(broker: &Broker) -> Result<u64, Error> {
 }
 
 /// Hands deliveries to the workers. The pool's queue is bounded, and so is what the broker hands out unsettled.
-async fn feed(workers: &WorkerPool<Job>, mut member: Consumer, count: u64) -> Result<(), Error> {
+async fn feed(workers: &WorkerPool<Job>, member: &mut Consumer, count: u64) -> Result<(), Error> {
     for _ in 0..count {
         let delivery = member.next().await?;
         workers.submit(Job(Some(delivery))).await.map_err(|error| error.to_string())?;
@@ -150,14 +150,16 @@ async fn main() -> Result<(), Error> {
             _ => {}
         }
     }
-    let member = broker.consume(Consume { in_flight: 32, ..Consume::new(TOPIC, "to-postgres") }).await?;
+    let mut member = broker.consume(Consume { in_flight: 32, ..Consume::new(TOPIC, "to-postgres") }).await?;
     let count = publish(&broker).await?;
     println!("on {}: published {count} events, one of them twice, one malformed", broker.system());
 
     let worker = Worker { processor, broker: broker.clone() };
     let workers = WorkerPool::start(Options::new(8).queue(16).retry(Retry::never()), worker)?;
-    feed(&workers, member, count).await?;
+    feed(&workers, &mut member, count).await?;
     let report = workers.shutdown(Duration::from_secs(30)).await;
+    // only now: whoever leaves gives back what it has not acknowledged
+    member.leave().await?;
     println!(
         "worker_pool: {} jobs processed, {} failed, {} left over",
         report.metrics.processed,

@@ -167,6 +167,21 @@ impl Server {
     /// Stops it with all its connections open: it neither answers nor goes away.
     pub fn freeze(&self) {
         self.signal(Signal::STOP);
+        // a thread that runs goes on until the signal has come to its CPU
+        let begin = Instant::now();
+        while !self.is_stopped() {
+            assert!(begin.elapsed() < Duration::from_secs(10), "does not stop");
+            std::thread::yield_now();
+        }
+    }
+
+    fn is_stopped(&self) -> bool {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap().flatten();
+        let state = |thread: std::fs::DirEntry| {
+            let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+            stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T'))
+        };
+        threads.map(state).all(|is_stopped| is_stopped)
     }
 
     pub fn thaw(&self) {
