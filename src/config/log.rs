@@ -54,8 +54,12 @@ impl FromStr for LogFormat {
 const EXPECTED: &str =
     "error, warn, info, debug, trace, off, or a filter such as info,corelay::request=trace (target=level)";
 
+/// Libraries whose events below `info` show passwords: async-nats the URLs of its servers, lapin the frames of its login.
+const INDISCREET: [&str; 2] = ["async_nats", "lapin"];
+
 /// Reads a filter: levels by target, with commas between. A lone word is a level: what tracing-subscriber would take
-/// for a target, all of whose events are wanted, is a slip of the finger far more often.
+/// for a target, all of whose events are wanted, is a slip of the finger far more often. Of libraries that tell
+/// passwords nothing below `info` is let through.
 ///
 /// # Errors
 /// What was expected.
@@ -66,12 +70,29 @@ pub(crate) fn parse_filter(text: &str) -> Result<EnvFilter, String> {
     if !words.all(|word| LEVELS.contains(&word.to_ascii_lowercase().as_str())) {
         return Err(EXPECTED.to_owned());
     }
-    EnvFilter::try_new(text).map_err(|error| format!("{EXPECTED}; {error}"))
+    let is_low = |word: &str| ["debug", "trace"].iter().any(|level| word.eq_ignore_ascii_case(level));
+    let is_heard = |library: &str| text.split(',').any(|part| is_low(part) || part.contains(library));
+    let caps = INDISCREET.iter().filter(|library| is_heard(library)).map(|library| format!(",{library}=info"));
+    let capped = std::iter::once(text.to_owned()).chain(caps).collect::<String>();
+    EnvFilter::try_new(capped).map_err(|error| format!("{EXPECTED}; {error}"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_is_heard_of_what_tells_passwords() {
+        let has =
+            |filter: &str, cap: &str| parse_filter(filter).unwrap().to_string().split(',').any(|part| part == cap);
+        for low in ["debug", "TRACE", "warn,async_nats=debug", "info,async_nats=trace"] {
+            assert!(has(low, "async_nats=info"), "{low}");
+            assert!(!has(low, "async_nats=debug") && !has(low, "async_nats=trace"), "{low}");
+        }
+        for high in ["warn", "info,corelay=debug"] {
+            assert!(!has(high, "async_nats=info"), "{high}: none is made to say more");
+        }
+    }
 
     #[test]
     fn slips_are_refused() {

@@ -15,6 +15,7 @@ pub mod bridges;
 mod client;
 mod clients;
 mod dead_letter;
+mod drain;
 pub mod envelope;
 mod error;
 mod factory;

@@ -148,13 +148,17 @@ impl ProducerPool {
 
     /// Takes a producer out at once, and drains it: see [`Producer::drain`]. `None` if there is none with this id.
     pub async fn remove(&self, id: &str, within: Duration) -> Option<Report> {
-        let producer = self.producers.write().unwrap_or_else(PoisonError::into_inner).remove(id)?;
+        let producer = self.take(id)?;
         Some(producer.drain(within).await)
+    }
+
+    fn take(&self, id: &str) -> Option<Producer> {
+        self.producers.write().unwrap_or_else(PoisonError::into_inner).remove(id)
     }
 
     /// [`remove`](ProducerPool::remove) for a thread that has no runtime.
     pub fn remove_blocking(&self, id: &str, within: Duration) -> Option<Report> {
-        wait::block_on(self.remove(id, within))
+        Some(self.take(id)?.drain_blocking(within))
     }
 
     /// The ids, sorted.
@@ -236,14 +240,20 @@ impl ProducerPool {
 
     /// Drains every producer at once, and takes it out: see [`Producer::drain`].
     pub async fn drain(&self, within: Duration) -> BTreeMap<String, Report> {
-        let producers = std::mem::take(&mut *self.producers.write().unwrap_or_else(PoisonError::into_inner));
-        let each = producers.into_iter().map(|(id, producer)| async move { (id, producer.drain(within).await) });
+        let each = self.take_all().into_iter().map(|(id, producer)| async move { (id, producer.drain(within).await) });
         join_all(each).await.into_iter().collect()
     }
 
     /// [`drain`](ProducerPool::drain) for a thread that has no runtime.
     pub fn drain_blocking(&self, within: Duration) -> BTreeMap<String, Report> {
-        wait::block_on(self.drain(within))
+        let producers = self.take_all();
+        // all at once, so that together they take no longer than the slowest
+        let drains: Vec<_> = producers.iter().map(|(id, producer)| (id, producer.begin_drain(within))).collect();
+        drains.into_iter().map(|(id, drain)| (id.clone(), drain.finish_blocking())).collect()
+    }
+
+    fn take_all(&self) -> BTreeMap<String, Producer> {
+        std::mem::take(&mut *self.producers.write().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

@@ -5,17 +5,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::{Notify, oneshot, watch};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
+use super::drain::Drain;
 use super::options::validate_id;
 use super::queue::Queue;
-use super::stats::{Counters, LastError, Report, Snapshot};
+use super::stats::{LastError, Report, Snapshot};
 use super::{
     Client, DropReason, ForwardError, Message, NotTaken, OptionsError, ProducerOptions, Runner, SendError, State, wait,
 };
-
-/// How long a runner may take to end when the time is up: it writes dead letters, and its client says goodbye.
-const GRACE: Duration = Duration::from_secs(5);
 
 /// A client with a bounded queue before it. Cheap to clone; used from any thread.
 ///
@@ -150,7 +148,7 @@ impl Shared {
         result
     }
 
-    fn close(&self, deadline: Instant) {
+    pub(super) fn close(&self, deadline: Instant) {
         self.queue(Queue::close);
         self.closing.send_if_modified(|closing| {
             let earlier = closing.is_none_or(|before| deadline < before);
@@ -170,6 +168,10 @@ impl Shared {
     pub(super) fn note_left(&self) {
         let left = self.queue(|queue| queue.counters.queue_messages);
         self.left.fetch_max(left, Ordering::Relaxed);
+    }
+
+    pub(super) fn left(&self) -> u64 {
+        self.left.load(Ordering::Relaxed)
     }
 
     /// Counts all that waits as dropped.
@@ -365,67 +367,15 @@ impl Producer {
     ///
     /// A second call shortens the time, never lengthens it.
     pub async fn drain(&self, within: Duration) -> Report {
-        let drain = Drain::begin(self.shared(), within);
-        if tokio::runtime::Handle::try_current().is_err() {
-            drain.ended().await;
-        } else if timeout_at(drain.deadline, drain.ended()).await.is_err()
-            && (drain.is_over() || timeout_at(drain.deadline + GRACE, drain.ended()).await.is_err())
-        {
-            drain.settle();
-        }
-        drain.report()
+        self.begin_drain(within).finish().await
     }
 
     /// [`drain`](Producer::drain) for a thread that has no runtime.
     pub fn drain_blocking(&self, within: Duration) -> Report {
-        let drain = Drain::begin(self.shared(), within);
-        let until = |deadline: Instant| wait::block_on_until(drain.ended(), deadline.into_std()).is_none();
-        if until(drain.deadline) && (drain.is_over() || until(drain.deadline + GRACE)) {
-            drain.settle();
-        }
-        drain.report()
-    }
-}
-
-/// A shutdown under way.
-struct Drain<'a> {
-    shared: &'a Shared,
-    before: Counters,
-    deadline: Instant,
-}
-
-impl Drain<'_> {
-    fn begin(shared: &Shared, within: Duration) -> Drain<'_> {
-        let before = shared.queue(|queue| queue.counters.clone());
-        let deadline = Instant::now() + within;
-        shared.close(deadline);
-        Drain { shared, before, deadline }
+        self.begin_drain(within).finish_blocking()
     }
 
-    /// The runner's end.
-    async fn ended(&self) {
-        let _ = self.shared.finished.subscribe().wait_for(|finished| *finished).await;
-    }
-
-    /// Whether there is no use in waiting on: nobody has begun to run it.
-    fn is_over(&self) -> bool {
-        !self.shared.started.load(Ordering::Acquire)
-    }
-
-    /// Gives up, in the runner's place, what is not in its hands.
-    fn settle(&self) {
-        self.shared.note_left();
-        self.shared.give_up_waiting();
-    }
-
-    fn report(self) -> Report {
-        let (before, after) = (self.before, self.shared.queue(|queue| queue.counters.clone()));
-        Report {
-            forwarded: after.forwarded - before.forwarded,
-            left: self.shared.left.load(Ordering::Relaxed),
-            unsettled: after.queue_messages,
-            dead_lettered: after.dead_lettered - before.dead_lettered,
-            dropped: after.dropped.since(&before.dropped),
-        }
+    pub(super) fn begin_drain(&self, within: Duration) -> Drain<'_> {
+        Drain::begin(self.shared(), within)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use corelay::Server;
 use corelay::base::ChannelId;
@@ -12,6 +12,7 @@ use corelay::telemetry::view::{Channel, Conn, Health, Historyz, Latencyz, Listin
 use corelay::telemetry::{Admin, AdminError, AdminOptions, Bound};
 use serde::de::DeserializeOwned;
 
+use crate::cli::run::eventually;
 use crate::wire::Wire;
 
 /// A page that takes longer is a failure.
@@ -237,16 +238,10 @@ fn draining_shows_and_only_a_plain_post_begins_it() {
 fn a_second_makes_a_point() {
     let broker = Broker::start(1);
     let _open = broker.work("orders");
-    let began = Instant::now();
-    let point = loop {
-        let history: Historyz = broker.json("/historyz");
-        // work done while the endpoint began may be before the first point
-        if let Some(point) = history.points.into_iter().next() {
-            break point;
-        }
-        assert!(began.elapsed() < PATIENCE, "no point");
-        std::thread::sleep(Duration::from_millis(20));
-    };
+    let first = || broker.json::<Historyz>("/historyz").points.into_iter().next();
+    // work done while the endpoint began may be before the first point
+    eventually("a point", || first().is_some());
+    let point = first().unwrap();
     assert_eq!((point.connections, point.in_flight, point.load.len()), (2, 1, 1));
     assert!(point.seconds > 0.5, "{point:?}");
     let history: Historyz = broker.json(&format!("/historyz?after={}", point.number));

@@ -11,4 +11,4 @@ mod nats;
 mod postgres;
 #[cfg(feature = "redis")]
 mod redis;
-mod rig;
+pub mod rig;

@@ -5,7 +5,7 @@ mod file;
 mod http;
 mod pool;
 mod streams;
-mod target;
+pub mod target;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

@@ -6,6 +6,8 @@
 mod admin;
 mod auth;
 #[cfg(all(feature = "forward", feature = "toolkit"))]
+mod books;
+#[cfg(all(feature = "forward", feature = "toolkit"))]
 mod bridges;
 mod broker;
 mod cli;

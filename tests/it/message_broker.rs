@@ -10,7 +10,7 @@ mod kafka;
 mod memory;
 #[cfg(feature = "nats")]
 mod nats;
-mod outage;
+pub mod outage;
 #[cfg(feature = "redis")]
 mod redis;
 pub mod system;

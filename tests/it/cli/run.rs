@@ -21,7 +21,7 @@ pub fn corelay(line: &[&str]) -> Command {
 /// Takes what could change the broker's settings out of a command's environment.
 pub fn without_settings(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("CORELAY_") {
+        if ["CORELAY_", "PRODUCER_"].iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
             command.env_remove(name);
         }
     }

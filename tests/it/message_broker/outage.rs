@@ -102,7 +102,7 @@ async fn more(ledger: &Ledger, server: &impl Victim, brokers: [&Broker; 2], coun
 
 /// How long the server has run with its topic and group before it is first killed. RabbitMQ 3.10 saves half a second
 /// after the fact that there is a quorum queue: killed before, a node on its own has a queue without a leader.
-const WARM: Duration = Duration::from_secs(2);
+pub const WARM: Duration = Duration::from_secs(2);
 
 /// Two members, two publishers, and the server killed `rounds` times. Returns when every acknowledged message has been
 /// handled.
