@@ -176,12 +176,11 @@ impl Server {
     }
 
     fn is_stopped(&self) -> bool {
-        let threads = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap().flatten();
-        let state = |thread: std::fs::DirEntry| {
+        let mut threads = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap().flatten();
+        threads.all(|thread| {
             let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
             stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T'))
-        };
-        threads.map(state).all(|is_stopped| is_stopped)
+        })
     }
 
     pub fn thaw(&self) {
