@@ -17,6 +17,7 @@ pub trait Settle: fmt::Debug + Send {
     /// # Errors
     /// [`ErrorKind::Expired`](super::ErrorKind::Expired) or
     /// [`ErrorKind::Connection`](super::ErrorKind::Connection): it is delivered again.
+    /// [`ErrorKind::Timeout`](super::ErrorKind::Timeout): it may be.
     async fn ack(self: Box<Self>) -> Result<(), Error>;
 
     /// Refuses: it is delivered again, not before `delay` is over where the system can keep it back
@@ -65,6 +66,7 @@ impl Delivery {
     /// # Errors
     /// [`ErrorKind::Expired`](super::ErrorKind::Expired) or
     /// [`ErrorKind::Connection`](super::ErrorKind::Connection): it is delivered again, to whichever member.
+    /// [`ErrorKind::Timeout`](super::ErrorKind::Timeout): it may be.
     pub async fn ack(mut self) -> Result<(), Error> {
         let Some(settle) = self.settle.take() else { return Ok(()) };
         let done = settle.ack().await;

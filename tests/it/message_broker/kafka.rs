@@ -145,3 +145,31 @@ async fn what_cannot_work_is_an_error_that_says_so() {
     let temporary = Consume { temporary: true, ..consume("not.there", "g") };
     assert_eq!(broker.consume(temporary).await.unwrap_err().kind(), ErrorKind::UnknownTopic);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_acknowledgement_that_nobody_hears_is_a_timeout() {
+    let cluster = Cluster::start();
+    cluster.create_topic("topic", 1);
+    let options = Options { timeout: Duration::from_secs(2), ..options(&cluster.brokers, "") };
+    let broker = Broker::new(Kafka::connect(options).await.unwrap());
+    let mut member = soon("membership", broker.consume(consume("topic", "g"))).await.unwrap();
+    soon("publish", broker.publish(numbered("topic", 1))).await.unwrap();
+    let delivery = soon("message", member.next()).await.unwrap();
+    cluster.go_down();
+    let error = soon("answer", delivery.ack()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+    cluster.come_up();
+    // whether it comes again is unknown; the next one comes
+    while let Err(error) = soon("publish", broker.publish(numbered("topic", 2))).await {
+        assert!(error.is_retryable(), "{error}");
+    }
+    loop {
+        let delivery = soon("message", member.next()).await.unwrap();
+        let number = number_of(delivery.message());
+        if delivery.ack().await.is_ok() && number == 2 {
+            break;
+        }
+    }
+    soon("leaving", member.leave()).await.unwrap();
+    broker.close().await;
+}
