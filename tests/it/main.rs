@@ -13,6 +13,7 @@ mod cli;
 mod common;
 #[cfg(feature = "postgres")]
 mod connection_pool;
+mod everywhere;
 mod examples;
 mod failure;
 mod fallback;
