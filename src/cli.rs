@@ -9,7 +9,7 @@
 //! | `top`, `lists`, `producers`, `drain`, `check`, `log` | a running broker, by its admin endpoint |
 //! | `shell` | completions, the manual page |
 //! | `demo` | all of it at once, measured |
-//! | `notify`, `spans` | what systemd is told; where spans go |
+//! | `notify`, `spans`, `heap` | what systemd is told; where spans go; memory that goes back |
 //! | `admin`, `client`, `tls`, `input`, `signals`, `exit`, `text` | what several of them need |
 
 mod admin;
@@ -19,6 +19,7 @@ mod demo;
 mod drain;
 mod exec;
 mod exit;
+mod heap;
 mod input;
 mod lists;
 mod log;

@@ -6,6 +6,9 @@
 #[allow(dead_code, unused_imports)]
 #[path = "../../tests/sim/companion.rs"]
 mod companion;
+#[allow(dead_code)]
+#[path = "../../tests/it/pki.rs"]
+mod pki;
 #[allow(dead_code, unused_imports)]
 #[path = "../../tests/sim/pool.rs"]
 mod pool;
@@ -28,7 +31,7 @@ mod load;
 
 pub use corelay::client::fuzz_session as session;
 pub use load::loadgen;
-pub use targets::{broker, frames, handshake, headers};
+pub use targets::{broker, frames, handshake, headers, tls};
 
 /// See the command's `config::fuzzing`.
 pub fn config(data: &[u8]) {

@@ -29,6 +29,11 @@ impl Key {
     }
 }
 
+/// A table of at least so many slots gives memory back when its crowd has gone: as much as lies behind the last entry.
+const LARGE: usize = 4096;
+/// It has gone when no more than one slot in so many is in use.
+const SPARSE: usize = 8;
+
 /// A slab whose keys carry a generation.
 ///
 /// Generations count insertions into the whole table, so a stale key could only match again after 2^31 further
@@ -99,7 +104,21 @@ impl<T> Table<T> {
     #[inline]
     pub fn remove(&mut self, key: Key) -> Option<T> {
         self.get(key)?;
-        Some(self.slots.remove(key.index as usize).1)
+        let (_, value) = self.slots.remove(key.index as usize);
+        if self.slots.capacity() >= LARGE {
+            self.shrink();
+        }
+        Some(value)
+    }
+
+    /// Gives memory back, if most of the table is empty. Looked at whenever what is left has halved: those who stay may
+    /// stand at the end.
+    #[cold]
+    fn shrink(&mut self) {
+        let left = self.slots.len();
+        if left <= self.slots.capacity() / SPARSE && (left == 0 || left.is_power_of_two()) {
+            self.slots.shrink_to_fit();
+        }
     }
 
     /// How many values there are.
@@ -137,6 +156,24 @@ impl<T> Table<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_table_that_a_crowd_has_left_is_small_again_and_old_keys_find_nothing() {
+        let mut table = Table::new();
+        let first = table.insert(0);
+        for round in 1..4 {
+            let keys: Vec<Key> = (0..10_000).map(|n| table.insert(round * 10_000 + n)).collect();
+            assert!(table.slots.capacity() > 10_000);
+            for (n, &key) in (0..).zip(&keys) {
+                assert_eq!(table.remove(key), Some(round * 10_000 + n));
+            }
+            assert!(table.slots.capacity() < LARGE, "{}", table.slots.capacity());
+            assert_eq!((table.get(first), table.len()), (Some(&0), 1));
+            let next = table.insert(1);
+            assert!(keys.iter().all(|&key| table.get(key).is_none() && key != next));
+            table.remove(next);
+        }
+    }
 
     #[test]
     fn a_walk_in_pages_meets_all_that_stays_once() {

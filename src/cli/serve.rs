@@ -12,6 +12,7 @@ use signal_hook::iterator::Signals;
 use tracing::{info, warn};
 
 use super::exit::Failure;
+use super::heap;
 use super::log::{Log, Writer, reload_log};
 use super::notify;
 use super::reload::{self, Reload, renews, waits_for_a_start};
@@ -175,6 +176,7 @@ fn serve(config: Config, sources: Sources, log: &Arc<Log>) -> Result<(), Failure
     }
     notify::ready(&inspector);
     notify::supervise(inspector.clone());
+    heap::watch(inspector.clone());
     let relog = log.clone();
     // what SIGHUP can change in a running broker: each part takes its own out of the new settings
     let reload = Reload::new(sources)

@@ -36,6 +36,21 @@ fn help_is_as_it_was_reviewed() {
     }
 }
 
+/// Flags that many commands share have a heading of their own, under which no others come to stand.
+#[test]
+fn headings_are_of_their_own_flags() {
+    let mut command = Cli::command();
+    command.build();
+    let flags = command.get_subcommands().flat_map(|sub| sub.get_arguments().map(move |arg| (sub.get_name(), arg)));
+    let (mut headed, mut plain) = (0, 0);
+    for (sub, arg) in flags {
+        let is_tls = sub != "serve" && arg.get_long().is_some_and(|long| long.starts_with("tls-"));
+        assert_eq!(arg.get_help_heading().is_some(), is_tls, "{sub} {arg}");
+        *(if is_tls { &mut headed } else { &mut plain }) += 1;
+    }
+    assert!(headed > 20 && plain > 50, "{headed} and {plain}");
+}
+
 #[test]
 fn what_cannot_be_used_is_refused() {
     for line in [

@@ -6,24 +6,26 @@ use clap::Args;
 use corelay::client::Tls;
 use tracing::warn;
 
+// of each flag, not of the struct: that heading would go on over the flags of who includes it
+const HEADING: &str = "TLS (for tls:// addresses)";
+
 /// TLS towards a broker.
 #[derive(Clone, Debug, Default, Args)]
-#[command(next_help_heading = "TLS (for tls:// addresses)")]
 pub(crate) struct TlsArgs {
     /// CA certificates (PEM) the other side's certificate must come from [default: those of the system]
-    #[arg(long, value_name = "FILE", env = "CORELAY_CLIENT_TLS_CA", hide_env_values = true)]
+    #[arg(long, help_heading = HEADING, value_name = "FILE", env = "CORELAY_CLIENT_TLS_CA", hide_env_values = true)]
     tls_ca: Option<PathBuf>,
     /// The certificate (PEM) to show where one is asked for (mutual TLS)
-    #[arg(long, value_name = "FILE", env = "CORELAY_CLIENT_TLS_CERT", hide_env_values = true, requires = "tls_key")]
+    #[arg(long, help_heading = HEADING, value_name = "FILE", env = "CORELAY_CLIENT_TLS_CERT", hide_env_values = true, requires = "tls_key")]
     tls_cert: Option<PathBuf>,
     /// Its private key (PEM)
-    #[arg(long, value_name = "FILE", env = "CORELAY_CLIENT_TLS_KEY", hide_env_values = true, requires = "tls_cert")]
+    #[arg(long, help_heading = HEADING, value_name = "FILE", env = "CORELAY_CLIENT_TLS_KEY", hide_env_values = true, requires = "tls_cert")]
     tls_key: Option<PathBuf>,
     /// The name that must be in the other side's certificate [default: the host of the address]
-    #[arg(long, value_name = "NAME", env = "CORELAY_CLIENT_TLS_SERVER_NAME", hide_env_values = true)]
+    #[arg(long, help_heading = HEADING, value_name = "NAME", env = "CORELAY_CLIENT_TLS_SERVER_NAME", hide_env_values = true)]
     tls_server_name: Option<String>,
     /// Take any certificate of anybody: no protection against who sits in between; for tests alone
-    #[arg(long)]
+    #[arg(long, help_heading = HEADING)]
     tls_danger_accept_any_server: bool,
 }
 

@@ -142,12 +142,12 @@ impl Slot<'_> {
             Slot::Token(_) => return None,
             Slot::TokenHash(token) => quoted((**token)?),
             Slot::Rules(rules) if rules.is_empty() => return None,
-            Slot::Rules(rules) => format!("[{}]", rules.iter().map(quoted).collect::<Vec<_>>().join(", ")),
-            Slot::Addrs(addrs) => format!("[{}]", addrs.iter().map(quoted).collect::<Vec<_>>().join(", ")),
+            Slot::Rules(rules) => list(rules),
+            Slot::Addrs(addrs) => list(addrs),
             Slot::Url(url) if url.0.is_empty() => return None,
             Slot::Url(url) => quoted(url),
             Slot::Channels(channels) if channels.is_empty() => return None,
-            Slot::Channels(channels) => format!("[{}]", channels.iter().map(quoted).collect::<Vec<_>>().join(", ")),
+            Slot::Channels(channels) => list(channels),
             Slot::What(what) => quoted(what),
             Slot::WhenFull(policy) => quoted(policy.as_str()),
             Slot::MaybeAddr(addr) => addr.as_ref().map_or_else(|| quoted("off"), quoted),
@@ -180,6 +180,11 @@ fn count<T: FromStr>(text: &str) -> Result<T, String> {
 fn size<T: TryFrom<u64>>(text: &str) -> Result<T, String> {
     let bytes = parse_size(text).map_err(|_| SIZE_EXPECTED)?;
     T::try_from(bytes).map_err(|_| format!("a size of at most {} bits", 8 * size_of::<T>()))
+}
+
+/// A TOML array of strings.
+fn list(items: &[impl Display]) -> String {
+    format!("[{}]", items.iter().map(quoted).collect::<Vec<_>>().join(", "))
 }
 
 /// A TOML basic string.

@@ -291,6 +291,22 @@ fn the_end_is_said_and_heard() {
 }
 
 #[test]
+fn behind_its_own_close_the_broker_reads_nothing() {
+    use std::io::Write;
+    let pki = Pki::new();
+    let (mut session, mut client, mut bench) = open(&pki);
+    session.close_notify();
+    client.writer().write_all(b"too late").unwrap();
+    for bytes in [outgoing(&mut client), noise(100), vec![23, 3, 3, 0, 1, 0]] {
+        session.receive(&bytes, &mut bench, |_| panic!("nobody waits for it")).unwrap();
+    }
+    assert_eq!(session.held(), 0);
+    let (bytes, _) = flush(&mut session, &mut bench);
+    show(&mut client, &bytes, &mut Vec::new());
+    assert!(client.process_new_packets().unwrap().peer_has_closed());
+}
+
+#[test]
 fn the_version_before_is_served_by_option_alone() {
     let pki = Pki::new();
     let options = options(&pki);

@@ -9,7 +9,8 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::process::Command;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use corelay::broker::Io;
 use tempfile::TempDir;
@@ -23,9 +24,12 @@ const PHASE: Duration = Duration::from_secs(3);
 /// The full form's bound on p99 after a fault, as a multiple of the one before. Of three phases one must keep it: a
 /// shared machine has bad seconds of its own.
 const WORSE: u32 = 2;
-/// What memory may have grown by, in bytes. Where it has grown by more the same must not take that again: the heap keeps
-/// some of what a crowd took.
-const SLACK: usize = 4 << 20;
+/// What memory may have grown by, in bytes: a core keeps up to 3 MiB of output buffers for the next busy turn, tables of
+/// up to 4,096 entries stay as long as they have become, and free memory that shares a page with some in use stays too.
+const SLACK: usize = 8 << 20;
+/// The broker trims its heap when it has seen twice, five seconds apart, that there is something to give back
+/// (`cli/heap.rs`); and some for a busy machine.
+const TRIMMED: Duration = Duration::from_secs(20);
 
 /// What a fault is done to.
 pub struct Site {
@@ -57,8 +61,6 @@ pub struct Row {
     after: Times,
     first: Usage,
     last: Usage,
-    /// Memory after a second time, where the first left some.
-    again: Option<usize>,
 }
 
 impl Site {
@@ -159,22 +161,28 @@ pub fn run(case: &Case, io: Io, full: bool) -> Option<Row> {
             after = site.bystander.measure(phase);
         }
     }
+    if full {
+        // gives up in the assertion below
+        let settled = Instant::now() + TRIMMED;
+        while memory(&site.broker) > first.memory + SLACK && Instant::now() < settled {
+            thread::sleep(Duration::from_millis(100));
+        }
+    }
     let last = site.usage();
-    let mut row = Row { seen, before, during, after, first, last, again: None };
+    let row = Row { seen, before, during, after, first, last };
     eprintln!("{} on {io}: {row}", case.name);
     let wrong = site.bystander.wrong();
     assert!(wrong.is_empty(), "the bystander got {} wrong answers, first: {}", wrong.len(), wrong[0]);
     assert!(case.ends_it || site.bystander.lost() == 0, "the bystander lost {} requests", site.bystander.lost());
     assert_eq!(last.descriptors, first.descriptors, "descriptors after it");
-    if last.memory > first.memory + SLACK {
-        // the heap keeps what a crowd took, for the next one: that must not need more
+    if full {
+        assert!(last.memory <= first.memory + SLACK, "{} bytes, before it {}", last.memory, first.memory);
+        assert!(after.p99 <= before.p99 * WORSE, "p99 went from {:?} to {:?}", before.p99, after.p99);
+    } else if last.memory > first.memory + SLACK {
+        // the heap has not been trimmed yet: the same must not take as much again
         site.suffer(case, first);
         let again = site.usage().memory;
-        row.again = Some(again);
         assert!(again <= last.memory + SLACK, "{} bytes, after {} the first time", again, last.memory);
-    }
-    if full {
-        assert!(after.p99 <= before.p99 * WORSE, "p99 went from {:?} to {:?}", before.p99, after.p99);
     }
     site.bystander.stop();
     Some(row)
@@ -183,14 +191,10 @@ pub fn run(case: &Case, io: Io, full: bool) -> Option<Row> {
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mib = |bytes: usize| bytes as f64 / f64::from(1 << 20);
-        let Row { seen, before, during, after, first, last, again } = self;
+        let Row { seen, before, during, after, first, last } = self;
         let p99 = |times: &Times| format!("{:.2} ms", times.p99.as_secs_f64() * 1e3);
         write!(f, "{seen} | {}, {}, {} | ", p99(before), p99(during), p99(after))?;
-        write!(f, "{:.1} to {:.1}", mib(first.memory), mib(last.memory))?;
-        if let Some(again) = again {
-            write!(f, ", a second time {:.1}", mib(*again))?;
-        }
-        write!(f, " MiB | ")?;
+        write!(f, "{:.1} to {:.1} MiB | ", mib(first.memory), mib(last.memory))?;
         write!(f, "{} to {} |", first.descriptors, last.descriptors)
     }
 }

@@ -10,6 +10,9 @@
 #[path = "../sim/companion.rs"]
 mod companion;
 mod engine;
+#[allow(dead_code)] // the tests of TLS use more of it
+#[path = "../it/pki.rs"]
+mod pki;
 #[allow(dead_code)]
 #[path = "../sim/pool.rs"]
 mod pool;
@@ -36,4 +39,9 @@ fn fuzz_headers() {
 #[test]
 fn fuzz_broker() {
     engine::run("broker", targets::broker);
+}
+
+#[test]
+fn fuzz_tls() {
+    engine::run("tls", targets::tls);
 }

@@ -45,30 +45,21 @@ fn everywhere(auth: &[Entry], limits: &Limits, test: impl Fn(&Server)) {
 }
 
 fn on(cores: &[usize], auth: &[Entry], limits: &Limits, test: impl Fn(&Server)) {
-    for io in [Io::Uring, Io::Epoll] {
-        for &cores in cores {
-            let server = Server::start(ServerOptions {
-                listen: vec!["127.0.0.1:0".parse().unwrap()],
-                cores: Cores::Count(cores),
-                io,
-                limits: limits.clone(),
-                auth: auth.to_vec(),
-                buffers: 64,
-                ..ServerOptions::default()
-            });
-            match server {
-                Ok(server) => {
-                    println!("on {io:?} with {cores} cores");
-                    test(&server);
-                    server.stop().unwrap();
-                }
-                Err(error) if std::env::var_os("CI").is_none() && io == Io::Uring => {
-                    println!("SKIPPED on io_uring: {error}");
-                }
-                Err(error) => panic!("{io:?} with {cores} cores: {error}"),
-            }
-        }
-    }
+    let start = |io, cores| {
+        Server::start(ServerOptions {
+            listen: vec!["127.0.0.1:0".parse().unwrap()],
+            cores: Cores::Count(cores),
+            io,
+            limits: limits.clone(),
+            auth: auth.to_vec(),
+            buffers: 64,
+            ..ServerOptions::default()
+        })
+    };
+    crate::everywhere::on(cores, start, |server| {
+        test(&server);
+        server.stop().unwrap();
+    });
 }
 
 fn shop_and_desk() -> Vec<Entry> {

@@ -14,21 +14,11 @@ use crate::wire::{Wire, hello};
 
 /// Runs a test on every kind of broker.
 fn everywhere(test: impl Fn(&Broker)) {
-    for io in [Io::Uring, Io::Epoll] {
-        for cores in [1, 2] {
-            match Broker::start(io, cores, Limits::default()) {
-                Ok(broker) => {
-                    println!("on {io:?} with {cores} cores");
-                    test(&broker);
-                    broker.server.stop().unwrap();
-                }
-                Err(error) if std::env::var_os("CI").is_none() && io == Io::Uring => {
-                    println!("SKIPPED on io_uring: {error}");
-                }
-                Err(error) => panic!("{io:?} with {cores} cores: {error}"),
-            }
-        }
-    }
+    let start = |io, cores| Broker::start(io, cores, Limits::default());
+    crate::everywhere::everywhere(start, |broker| {
+        test(&broker);
+        broker.server.stop().unwrap();
+    });
 }
 
 struct Broker {

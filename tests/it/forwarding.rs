@@ -73,12 +73,8 @@ fn options(io: Io, cores: usize) -> ServerOptions {
 /// On each reactor, and on one core and two.
 fn everywhere(test: impl AsyncFn(ServerOptions)) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    for io in [Io::Uring, Io::Epoll] {
-        for cores in [1, 2] {
-            eprintln!("with {io:?} on {cores}");
-            runtime.block_on(test(options(io, cores)));
-        }
-    }
+    let start = |io, cores| Ok(options(io, cores));
+    crate::everywhere::everywhere(start, |options| runtime.block_on(test(options)));
 }
 
 fn to(id: &str) -> ProducerOptions {

@@ -15,6 +15,7 @@ mod cli;
 mod common;
 #[cfg(feature = "postgres")]
 mod connection_pool;
+mod everywhere;
 mod examples;
 mod failure;
 mod fallback;

@@ -2,8 +2,10 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::process::Command;
 
 use corelay::Server;
+use corelay::base::ChannelId;
 use corelay::broker::{Cores, ListenAddr, NamedChannel, ProducerOptions, ServerOptions, What};
 use corelay::protocol::{Flags, FrameType};
 use corelay::telemetry::view::{Health, Producer, Producerz};
@@ -205,6 +207,40 @@ fn a_target_that_is_down_degrades_and_no_page_tells_a_password() {
         assert!(!told.contains(SECRET), "{told}");
     }
     assert!(shown.contains("hook") && debug.contains("hook") && pages[0].contains("hook"));
+}
+
+/// The dashboard's own script, run by a browser without a window against a broker that is there.
+#[test]
+fn a_browser_draws_the_dashboard() {
+    let busy = Busy::start();
+    let profile = tempfile::tempdir().unwrap();
+    let mut browser = Command::new("chromium");
+    browser.args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]);
+    // of the page's time: it asks once a second, and for each list every other time or less often
+    browser.args(["--virtual-time-budget=5000", "--dump-dom"]);
+    browser.arg(format!("--user-data-dir={}", profile.path().display())).arg(format!("http://{}/", busy.admin.addr()));
+    let page = match browser.output() {
+        Ok(output) => text(&output.stdout),
+        // no part of a machine that builds and tests programs: CI may be without it
+        Err(error) => return eprintln!("SKIPPED, NOTHING WAS TESTED: chromium does not start: {error}"),
+    };
+    for part in [
+        r#"class="pill degraded""#,
+        "producer refusing does not reach",
+        &format!("process {}", std::process::id()),
+        // its name is in no setting, so nobody here knows it
+        &format!(">{}</td>", ChannelId::named("orders")),
+        r#"<td class="n">3</td>"#,
+        ">audit</td>",
+        ">refusing</td>",
+        "Connection refused",
+        "too_large: 3",
+        // charts, and a curve of what was answered
+        r#"<path class="series""#,
+    ] {
+        assert!(page.contains(part), "{part} in\n{page}");
+    }
+    assert!(!page.contains(SECRET) && !page.contains("id=\"producers-all\" hidden"), "{page}");
 }
 
 /// Cells apart by two spaces, and what differs from run to run replaced.

@@ -119,21 +119,11 @@ fn connection(pki: &Pki, identity: Option<&(PathBuf, PathBuf)>) -> ClientConnect
 }
 
 fn everywhere(limits: &Limits, mutual: bool, test: impl Fn(&Broker)) {
-    for io in [Io::Uring, Io::Epoll] {
-        for cores in [1, 2] {
-            match Broker::start(io, cores, limits.clone(), mutual) {
-                Ok(broker) => {
-                    println!("on {io:?} with {cores} cores");
-                    test(&broker);
-                    broker.server.stop().unwrap();
-                }
-                Err(error) if std::env::var_os("CI").is_none() && io == Io::Uring => {
-                    println!("SKIPPED on io_uring: {error}");
-                }
-                Err(error) => panic!("{io:?} with {cores} cores: {error}"),
-            }
-        }
-    }
+    let start = |io, cores| Broker::start(io, cores, limits.clone(), mutual);
+    crate::everywhere::everywhere(start, |broker| {
+        test(&broker);
+        broker.server.stop().unwrap();
+    });
 }
 
 fn run(future: impl Future<Output = ()>) {

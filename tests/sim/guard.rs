@@ -71,8 +71,12 @@ impl Guard {
         // one more, so that the list is never empty: that would let all in
         let mut entries = vec![entry("nobody's", Rights::ALL)];
         for (token, &good) in TOKENS.iter().enumerate().map(|(n, text)| ((n, text), &good[n])) {
+            let it = entry(token.1, if token.0 == PUBLISHES { Rights::PUBLISH } else { Rights::ALL });
             if good {
-                entries.push(entry(token.1, if token.0 == PUBLISHES { Rights::PUBLISH } else { Rights::ALL }));
+                entries.push(it);
+            } else if opened.is_multiple_of(2) {
+                // not by its absence, but by a rule against it, which wins over those that allow
+                entries.push(Entry { deny: vec!["*:*".parse().unwrap()], ..it });
             }
         }
         // rights cut back with the first list, from all to some

@@ -286,6 +286,7 @@ impl Run {
         self.shared.guard.check_closed(&dead);
         for client in &self.clients {
             client.check_cancels(&self.shared, self.world.shards.len());
+            client.check_flood();
         }
         for round in 0.. {
             assert!(round < 100_000, "the world does not come to rest");

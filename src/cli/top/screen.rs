@@ -144,8 +144,11 @@ fn draw_channels(frame: &mut Frame<'_>, area: Rect, shown: &Shown) {
         Constraint::Length(9),
     ];
     let head = Row::new(HEAD).style(Style::new().add_modifier(Modifier::DIM));
-    let first = (shown.scrolled + 1).min(shown.channels.items.len());
-    let title = format!(" channels, {} of {} ", first, text::grouped(shown.channels.total));
+    let total = text::grouped(shown.channels.total);
+    let title = match shown.scrolled.min(shown.channels.items.len().saturating_sub(1)) {
+        0 => format!(" channels, {total} "),
+        above => format!(" channels, {total}, from {} on ", text::grouped(above as u64 + 1)),
+    };
     let block = Block::new().borders(Borders::TOP).title(title).border_style(Style::new().dim());
     frame.render_widget(Table::new(rows, widths).header(head).block(block), area);
 }

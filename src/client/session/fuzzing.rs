@@ -1,7 +1,11 @@
 //! A session under any bytes from its broker and any acts of its user, in any order: nothing panics, nothing it says
 //! breaks the protocol, and nothing is left when all handles are gone.
 //!
-//! The input is a script: a byte says what happens next, the bytes behind it how.
+//! The input is a [script](script::Script).
+
+/// Shared with the targets that need no more than what the crate shows.
+#[path = "../../../tests/fuzz/targets/script.rs"]
+mod script;
 
 use std::collections::HashMap;
 use std::task::{Context, Waker};
@@ -10,6 +14,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use uuid::Uuid;
 
+use self::script::Script;
 use super::{Answer, Arrival, End, Failure, NewRequest, Session, Taken};
 use crate::base::{ChannelId, Key, Time};
 use crate::protocol::{
@@ -36,26 +41,6 @@ pub fn session(data: &[u8]) {
         play.step(&mut script);
     }
     play.end();
-}
-
-/// What is left of the input; zeros behind its end.
-struct Script<'a> {
-    left: &'a [u8],
-}
-
-impl<'a> Script<'a> {
-    fn byte(&mut self) -> u8 {
-        let Some((&first, rest)) = self.left.split_first() else { return 0 };
-        self.left = rest;
-        first
-    }
-
-    fn bytes(&mut self, most: usize) -> &'a [u8] {
-        let n = (usize::from(self.byte()) % (most + 1)).min(self.left.len());
-        let (taken, rest) = self.left.split_at(n);
-        self.left = rest;
-        taken
-    }
 }
 
 /// The handles of a stream.

@@ -297,8 +297,15 @@ function drawProducers({ producers }) {
   const rows = producers.map((producer) => {
     const row = document.createElement("tr");
     cell(row, producer.id, "id");
-    cell(row, `${producer.protocol}, ${producer.address}`);
+    const where = cell(row, `${producer.protocol}, ${producer.address}`);
     const error = producer.last_error;
+    if (error) {
+      // below, for a column of its own would be out of sight
+      const last = document.createElement("small");
+      last.textContent = `${age(error.age_seconds)} ago: ${error.text}`;
+      last.title = error.text;
+      where.append(last);
+    }
     const state = cell(row, producer.state.replace("_", " "), producer.state === "closed" ? "" : "bad");
     state.title = producer.per_core.map(({ core, state }) => `core ${core}: ${state}`).join("\n");
     cell(row, producer.channels.length ? `${producer.what} of ${producer.channels.join(", ")}` : producer.what);
@@ -311,7 +318,6 @@ function drawProducers({ producers }) {
     cell(row, count(producer.dead_lettered), "n");
     cell(row, `${count(producer.queue_messages)}, ${bytes(producer.queue_bytes)}`, "n").title = `of ${bytes(producer.queue_limit)}`;
     for (const key of ["p50", "p99"]) cell(row, producer.latency.count > 0 ? time(producer.latency[key]) : "–", "n");
-    cell(row, error ? `${age(error.age_seconds)} ago: ${error.text}` : "–", "error").title = error ? error.text : "";
     return row;
   });
   $("producers").tBodies[0].replaceChildren(...rows);

@@ -104,8 +104,8 @@ pub static ALL: &[Case] = &[
     Case {
         name: "clock_steps",
         what: "the time of day steps by years, to and fro, under running timeouts",
-        small: &["--log", "debug"],
-        full: &["--log", "debug"],
+        small: &["--log", "info,corelay::request=trace"],
+        full: &["--log", "info,corelay::request=trace"],
         launch: clock::launch_with_a_false_clock,
         fault: clock::clock_steps,
         ..USUAL

@@ -10,6 +10,7 @@ use corelay::base::limits::Limits;
 use corelay::broker::core::{Channel, Options, Route};
 use corelay::protocol::{Code, Flags, FrameType, Header, Hello, Role, VERSION};
 
+use super::script::Script;
 use crate::world::World;
 
 /// Clients at a time.
@@ -77,25 +78,6 @@ pub fn broker(data: &[u8]) {
         world.check();
     }
     wind_up(&mut world);
-}
-
-struct Script<'a> {
-    left: &'a [u8],
-}
-
-impl<'a> Script<'a> {
-    fn byte(&mut self) -> u8 {
-        let Some((&first, rest)) = self.left.split_first() else { return 0 };
-        self.left = rest;
-        first
-    }
-
-    fn bytes(&mut self, most: usize) -> &'a [u8] {
-        let n = (usize::from(self.byte()) % (most + 1)).min(self.left.len());
-        let (taken, rest) = self.left.split_at(n);
-        self.left = rest;
-        taken
-    }
 }
 
 fn step(world: &mut World, script: &mut Script<'_>, cores: usize) {

@@ -4,7 +4,10 @@
 mod broker;
 mod frames;
 mod headers;
+mod script;
+mod tls;
 
 pub use broker::broker;
 pub use frames::{frames, handshake};
 pub use headers::headers;
+pub use tls::tls;

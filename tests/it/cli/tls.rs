@@ -48,6 +48,57 @@ fn every_command_speaks_it() {
     assert!(text(&missing.stderr).contains("/nowhere/ca.pem"), "{}", text(&missing.stderr));
 }
 
+/// What docs/OPERATING.md shows: with a token over TLS, on either reactor, every command does what it may, and no more.
+#[test]
+fn tokens_are_asked_for_behind_it() {
+    for io in ["uring", "epoll"] {
+        let pki = Pki::new();
+        let settings = pki.path("corelay.toml");
+        let entries = "[[auth.token]]\nname = 'shop'\ntoken = '0d6f5b3c9a417e28-shop'\nallow = ['consume:orders', 'publish:log']\n\
+                       [[auth.token]]\nname = 'desk'\ntoken = '5be07a94c2d81f36-desk'\nallow = ['provide:*']\n";
+        std::fs::write(&settings, entries).unwrap();
+        let mut command = serve(&pki, &["--io", io, "--config", settings.to_str().unwrap()]);
+        let mut process = super::run::Process::start(command.stderr(Stdio::null()));
+        let mut line = String::new();
+        process.stdout().read_line(&mut line).unwrap();
+        let Some(addr) = line.trim().strip_prefix("listening on ") else {
+            assert!(std::env::var_os("CI").is_none() && io == "uring", "{line:?} of a broker on {io}");
+            eprintln!("SKIPPED on io_uring, which can't be had here");
+            continue;
+        };
+        let as_who = |line: &[&str], token: &str| {
+            let mut command = corelay(line);
+            command.env("CORELAY_SERVER", addr).env("CORELAY_TOKEN", token).env("CORELAY_CLIENT_TLS_CA", pki.ca());
+            command
+        };
+        let (shop, desk) = ("0d6f5b3c9a417e28-shop", "5be07a94c2d81f36-desk");
+        let provide =
+            |channel| super::run::Process::start(&mut as_who(&["reply", channel, "--exec", "tr a-z A-Z"], desk));
+        let _providers = ["orders", "log"].map(provide);
+        let answer = finish(&mut as_who(&["request", "orders", "--wait"], shop), b"a table, please");
+        assert_code(&answer, 0);
+        assert_eq!(text(&answer.stdout), "A TABLE, PLEASE");
+        assert_code(&finish(&mut as_who(&["publish", "log", "--wait"], shop), b"sold"), 0);
+        for (line, token, why) in [
+            (&["request", "log"][..], shop, "this token may not send requests here"),
+            (&["request", "secrets"], shop, "shop may not consume or publish on this channel"),
+            (&["reply", "orders", "--echo"], shop, "shop may not provide this channel"),
+            (&["request", "orders"], "guessed", "the token is not known here"),
+            (&["request", "orders"], "", "no token was given"),
+        ] {
+            let refused = finish(&mut as_who(line, token), b"");
+            assert!(!refused.status.success() && refused.stdout.is_empty(), "{line:?} on {io}");
+            assert!(text(&refused.stderr).contains(why), "{line:?} on {io}: {}", text(&refused.stderr));
+        }
+        // an authority that did not sign it, or no TLS at all: nothing comes of it
+        for (server, ca) in [(addr.to_owned(), pki.client("other").0), (addr.replace("tls://", ""), pki.ca())] {
+            let mut command = as_who(&["ping", "-c", "1"], shop);
+            let refused = finish(command.env("CORELAY_SERVER", &server).env("CORELAY_CLIENT_TLS_CA", ca), b"");
+            assert_code(&refused, 3);
+        }
+    }
+}
+
 #[test]
 fn the_admin_endpoint_speaks_it_too() {
     let pki = Pki::new();

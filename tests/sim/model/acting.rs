@@ -3,6 +3,9 @@
 use super::*;
 use crate::rng::Rng;
 
+/// A stream that nobody opens.
+const NOBODYS: u32 = 1 << 30;
+
 impl Client {
     /// Does one thing of its choice.
     pub(crate) fn act(&mut self, world: &mut World, shared: &mut Shared, rng: &mut Rng) {
@@ -285,7 +288,7 @@ impl Client {
 
     /// Breaks the protocol.
     pub(super) fn misbehave(&mut self, world: &mut World, shared: &mut Shared, rng: &mut Rng) {
-        self.hostile = true;
+        let is_first = !std::mem::replace(&mut self.hostile, true);
         shared.dead[self.index] = true;
         if self.role == Role::Provider {
             shared.tainted[self.channel] = true;
@@ -320,8 +323,26 @@ impl Client {
         }
         trace!(world, "{self} misbehaves with {}", show(&header));
         // a flood, now and then
-        for _ in 0..if bytes.len() <= 64 && rng.one_in(5) { 1100 } else { 1 } {
+        let floods = bytes.len() <= 64 && rng.one_in(5);
+        if floods && is_first && self.welcome.is_some() {
+            return self.flood(world);
+        }
+        for _ in 0..if floods { 1100 } else { 1 } {
             world.socks[self.sock].up.extend(&bytes);
+        }
+    }
+
+    /// Sends whole frames that are no error each, and too many: its connection must be ended for it.
+    fn flood(&mut self, world: &mut World) {
+        self.flooded = true;
+        // beyond what any budget gives in the time a run takes
+        for _ in 0..8000 {
+            match self.index % 4 {
+                0 => self.send(world, Header::new(FrameType::Ping, 0), &[&[1; 8]]),
+                1 if self.is_consumer() => self.send(world, Header::new(FrameType::Cancel, NOBODYS), &[]),
+                2 => self.send(world, Header::new(FrameType::Pong, 0), &[&[1; 8]]),
+                _ => self.send(world, Header { kind: 0x80, ..Header::new(FrameType::Ping, 0) }, &[]),
+            }
         }
     }
 }

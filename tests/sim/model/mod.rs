@@ -176,6 +176,8 @@ pub(crate) struct Client {
     goaway_seen: bool,
     /// Has broken the protocol: nothing it sees is checked any more.
     pub(crate) hostile: bool,
+    /// Has sent more than its budgets allow.
+    flooded: bool,
     pub(crate) dead: bool,
     error_seen: bool,
     last_ping: Time,
@@ -210,6 +212,7 @@ impl Client {
             goaway_sent: false,
             goaway_seen: false,
             hostile: false,
+            flooded: false,
             dead: false,
             error_seen: false,
             last_ping: Time::ZERO,

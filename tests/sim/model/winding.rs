@@ -78,6 +78,11 @@ impl Client {
         self.streams.values().filter(|stream| !stream.terminal).map(|stream| stream.number).collect()
     }
 
+    /// All it sent has been read: too much is not put up with.
+    pub(crate) fn check_flood(&self) {
+        assert!(!self.flooded || self.dead, "{self} floods, and its connection goes on");
+    }
+
     /// Having read all there is, a provider knows of every request that has ended without it.
     pub(crate) fn check_cancels(&self, shared: &Shared, cores: usize) {
         if self.role != Role::Provider || self.dead || self.hostile || self.error_seen {
