@@ -172,11 +172,12 @@ where
     pub(super) fn run(mut self) -> std::io::Result<()> {
         loop {
             let timeout = self.timeout();
-            self.wait(timeout)?;
+            let late = self.wait(timeout)?;
             if let Some(outlet) = &mut self.outlet {
                 outlet.turn(&mut self.core);
             }
-            self.busy = self.events() > 0;
+            // a signal ends a wait before it has looked at anything, and such a signal follows a pause
+            self.busy = self.events() > 0 || late;
             self.tls_handshakes();
             let more = self.mesh_in();
             if self.catching_up.is_none() {
@@ -225,7 +226,8 @@ where
         due
     }
 
-    fn wait(&mut self, timeout: Duration) -> std::io::Result<()> {
+    /// Whether it took much longer than it was to.
+    fn wait(&mut self, timeout: Duration) -> std::io::Result<bool> {
         let before = self.now;
         self.reactor.wait(Some(timeout))?;
         self.mesh.awake();
@@ -236,7 +238,7 @@ where
             // nothing was waiting any more; or, on a core that is always busy, everybody has had a turn
             Some(left) => (self.busy && left > 0).then(|| left - 1),
         };
-        Ok(())
+        Ok(late)
     }
 
     /// Passes on what happened; says how much that was.

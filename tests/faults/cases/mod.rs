@@ -96,8 +96,8 @@ pub static ALL: &[Case] = &[
     Case {
         name: "pause",
         what: "SIGSTOP for 10 s, longer than every timeout; 2,500 clients, most in the middle of something",
-        small: pause::SMALL,
-        full: pause::FULL,
+        small: pause::SETTINGS,
+        full: pause::SETTINGS,
         fault: pause::pause,
         ..USUAL
     },
