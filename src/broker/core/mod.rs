@@ -381,7 +381,11 @@ impl Core {
         let mut at = 0;
         // the stream whose REQUEST or RESPONSE is open with no body byte of it in hand yet
         let mut unopened = None;
-        while at < bytes.len() {
+        loop {
+            at += self.short_frames(key, side, &bytes[at..]);
+            if at == bytes.len() {
+                break;
+            }
             let Some(conn) = self.conns.get_mut(key) else { return Ok(()) };
             if conn.phase != Phase::Open {
                 return Ok(());
@@ -395,16 +399,7 @@ impl Core {
                 Found::Frame { header, head, body } => {
                     self.counters.frames_received += 1;
                     unopened = None;
-                    let short = match side {
-                        Side::Consumer if header.kind == FrameType::Request as u8 => {
-                            self.short_request(key, &header, head, body)
-                        }
-                        Side::Provider if header.kind == FrameType::Response as u8 => {
-                            self.short_response(key, &header, body)
-                        }
-                        _ => false,
-                    };
-                    if !short && self.head(key, side, &header, head)? {
+                    if self.head(key, side, &header, head)? {
                         let body = self.body_at(body, at - body.len(), piece);
                         self.body(key, side, &header, body, true, leases)?;
                     }

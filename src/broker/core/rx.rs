@@ -87,6 +87,12 @@ pub(super) enum Found<'a> {
 }
 
 impl Rx {
+    /// Nothing of the next frame has come.
+    #[inline]
+    pub(super) fn is_between_frames(&self) -> bool {
+        matches!(self.at, At::Header) && self.gathered.is_empty()
+    }
+
     /// Finds the next thing in `input` and says how many bytes of it were used.
     ///
     /// A head gathered in parts is lent from `store`.

@@ -1,12 +1,12 @@
 //! The short way of a small request: the same decisions as the long way, in one pass.
 //!
 //! Most traffic is requests and answers that fit one frame each, with nothing special about them, to a provider that
-//! has room, for a consumer that has room. For these each table is looked at once. What is special in any way finds
-//! `false` here, with nothing changed (but a number drawn), and goes the long way.
+//! has room, for a consumer that has room. For these each table is looked at once. What is special in any way is left
+//! here with nothing changed (but a number drawn), and goes the long way.
 
 use super::Core;
 use super::channel::Channel;
-use super::conn::Side;
+use super::conn::{Phase, Side};
 use super::flow::{Dir, Flow};
 use super::report::Outcome;
 use super::request::Request;
@@ -15,19 +15,54 @@ use super::tap::Head;
 use super::timers::request_token;
 use crate::base::Key;
 use crate::base::limits::REQUEST_STATE;
-use crate::protocol::{Flags, FrameType, Header, REQUEST_ID_LEN};
+use crate::protocol::{Flags, FrameType, HEADER_LEN, Header, REQUEST_ID_LEN};
 
-/// The flags that make a frame special, or for END, its absence.
+/// The flags that make a frame special, or for END, its absence. Those of a REQUEST mean nothing in a RESPONSE.
 const MATTERS: u8 = Flags::END.0 | Flags::HEADERS.0 | Flags::ONEWAY.0 | Flags::WAIT.0 | Flags::RETRY.0;
 
 impl Core {
-    /// A whole REQUEST from a consumer: staged for a provider, if nothing speaks against it.
+    /// Takes the plain frames in front of `input`, if that begins with one; says how many bytes they are.
     #[inline]
-    pub(super) fn short_request(&mut self, key: Key, header: &Header, id: &[u8], body: &[u8]) -> bool {
+    pub(super) fn short_frames(&mut self, key: Key, side: Side, input: &[u8]) -> usize {
+        let (kind, head) = match side {
+            Side::Consumer => (FrameType::Request, REQUEST_ID_LEN),
+            Side::Provider => (FrameType::Response, 0),
+            _ => return 0,
+        };
+        if !self.conns.get(key).is_some_and(|conn| conn.phase == Phase::Open && conn.rx.is_between_frames()) {
+            return 0;
+        }
+        // a longer body is worth a reference
+        let small = head..head + self.options.copy_below;
+        let max_frame = self.options.limits.max_frame;
+        let mut at = 0;
+        while let Some((header, rest)) = input[at..].split_first_chunk::<HEADER_LEN>() {
+            let header = Header::decode(header);
+            let length = header.length as usize;
+            let plain = header.kind == kind as u8 && header.flags.0 & MATTERS == Flags::END.0 && header.stream != 0;
+            if !plain || !small.contains(&length) || header.length > max_frame || length > rest.len() {
+                break;
+            }
+            let (head, body) = rest[..length].split_at(head);
+            let done = match side {
+                Side::Consumer => self.short_request(key, &header, head, body),
+                _ => self.short_response(key, &header, body),
+            };
+            if !done {
+                break;
+            }
+            at += HEADER_LEN + length;
+            self.counters.frames_received += 1;
+        }
+        at
+    }
+
+    /// A whole, plain REQUEST from a consumer: staged for a provider, if nothing speaks against it.
+    #[inline]
+    fn short_request(&mut self, key: Key, header: &Header, id: &[u8], body: &[u8]) -> bool {
         let limits = &self.options.limits;
         let Some(id) = id.first_chunk::<REQUEST_ID_LEN>() else { return false };
-        let plain = header.flags.0 & MATTERS == Flags::END.0 && body.len() < self.options.copy_below;
-        if !plain || self.early || self.draining.is_some() || self.held > limits.core_buffer / 4 * 3 {
+        if self.early || self.draining.is_some() || self.held > limits.core_buffer / 4 * 3 {
             return false;
         }
         let (room, max_streams) = (limits.connection_buffer, limits.max_streams);
@@ -102,12 +137,9 @@ impl Core {
         true
     }
 
-    /// A whole RESPONSE from a provider to a request it has whole: staged for the consumer, and the request is over.
+    /// A whole, plain RESPONSE from a provider to a request it has whole: staged for the consumer, and the request is over.
     #[inline]
-    pub(super) fn short_response(&mut self, key: Key, header: &Header, body: &[u8]) -> bool {
-        if header.flags.0 & (Flags::END.0 | Flags::HEADERS.0) != Flags::END.0 || body.len() >= self.options.copy_below {
-            return false;
-        }
+    fn short_response(&mut self, key: Key, header: &Header, body: &[u8]) -> bool {
         let Some(provider) = self.conns.get_mut(key) else { return false };
         let slot = (header.stream as usize).wrapping_sub(1);
         let Some(&Assigned { request: Some(request), begun: false, counted: true, .. }) = provider.assigned.get(slot)
