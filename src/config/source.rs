@@ -99,7 +99,7 @@ pub(crate) fn set(arguments: &[String]) -> Result<Vec<Assignment>, ConfigError> 
         let key = dotted(name.trim()).ok_or_else(malformed)?;
         let elsewhere = if auth::is_secret(&key) {
             Some("the token into a file (auth.token.NAME.token_file)")
-        } else if key.is_url() && redact(value) != value {
+        } else if key.is_url() && redact(value).contains("***") {
             Some("the URL into the file of --config")
         } else {
             None
