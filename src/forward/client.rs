@@ -20,6 +20,16 @@ pub struct Done {
     pub error: Option<SendError>,
 }
 
+impl Done {
+    /// What came of a batch of one: a client whose way is [`send_batch`](Client::send_batch) sends one by it.
+    ///
+    /// # Errors
+    /// The one of the batch.
+    pub fn into_result(self) -> Result<(), SendError> {
+        self.error.map_or(Ok(()), Err)
+    }
+}
+
 /// What a client's success means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Promise {

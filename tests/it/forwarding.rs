@@ -52,7 +52,7 @@ impl Client for Gate {
         Takes { max_body: None, parts: true }
     }
     fn send<'a>(&'a self, message: &'a Message) -> SendFuture<'a> {
-        Box::pin(async move { self.send_batch(std::slice::from_ref(message)).await.error.map_or(Ok(()), Err) })
+        Box::pin(async move { self.send_batch(std::slice::from_ref(message)).await.into_result() })
     }
     fn send_batch<'a>(&'a self, messages: &'a [Message]) -> BatchFuture<'a> {
         Box::pin(async move {

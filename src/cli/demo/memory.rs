@@ -4,14 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use corelay::reactor::sys;
 use tokio::task::JoinHandle;
 
-/// Resident bytes of this process, now (proc(5), `VmRSS`); 0 where that can't be known.
+/// Resident bytes of this process, now; 0 where that can't be known.
 pub(crate) fn resident() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
-    kib.unwrap_or(0) * 1024
+    sys::resident() as u64
 }
 
 /// Watches resident memory until it is dropped.

@@ -219,7 +219,7 @@ macro_rules! client {
 
             fn send<'a>(&'a self, message: &'a Message) -> SendFuture<'a> {
                 let one = std::slice::from_ref(message);
-                Box::pin(async move { self.0.send_batch(one).await.error.map_or(Ok(()), Err) })
+                Box::pin(async move { self.0.send_batch(one).await.into_result() })
             }
 
             fn send_batch<'a>(&'a self, messages: &'a [Message]) -> BatchFuture<'a> {

@@ -246,10 +246,7 @@ impl Client for FileClient {
     }
 
     fn send<'a>(&'a self, message: &'a Message) -> SendFuture<'a> {
-        Box::pin(async move {
-            let done = self.append(std::slice::from_ref(message)).await;
-            done.error.map_or(Ok(()), Err)
-        })
+        Box::pin(async move { self.append(std::slice::from_ref(message)).await.into_result() })
     }
 
     fn send_batch<'a>(&'a self, messages: &'a [Message]) -> BatchFuture<'a> {

@@ -135,10 +135,7 @@ macro_rules! stream_client {
             }
 
             fn send<'a>(&'a self, message: &'a crate::forward::Message) -> crate::forward::SendFuture<'a> {
-                Box::pin(async move {
-                    let done = self.stream.send(std::slice::from_ref(message)).await;
-                    done.error.map_or(Ok(()), Err)
-                })
+                Box::pin(async move { self.stream.send(std::slice::from_ref(message)).await.into_result() })
             }
 
             fn send_batch<'a>(&'a self, messages: &'a [crate::forward::Message]) -> crate::forward::BatchFuture<'a> {

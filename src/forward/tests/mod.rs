@@ -76,10 +76,7 @@ impl Client for Script {
     }
 
     fn send<'a>(&'a self, message: &'a Message) -> SendFuture<'a> {
-        Box::pin(async move {
-            let done = self.send_batch(std::slice::from_ref(message)).await;
-            done.error.map_or(Ok(()), Err)
-        })
+        Box::pin(async move { self.send_batch(std::slice::from_ref(message)).await.into_result() })
     }
 
     fn send_batch<'a>(&'a self, messages: &'a [Message]) -> BatchFuture<'a> {
