@@ -24,6 +24,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use corelay::broker::{BadOption, ServerOptions};
+use corelay::forward::redact;
 use corelay::telemetry::AdminOptions;
 use corelay::tls::TlsOptions;
 
@@ -72,6 +73,24 @@ pub(crate) struct Key {
     key: String,
 }
 
+impl Key {
+    /// Whether its value is a URL, which may have a password in it.
+    fn is_url(&self) -> bool {
+        matches!((self.section.as_str(), self.key.as_str()), ("producer", "url") | ("telemetry", "otlp"))
+    }
+
+    /// These values for people to read, without what is secret in them.
+    fn readable(&self, values: &[String]) -> String {
+        if auth::is_secret(self) || auth::is_hash(self) {
+            "***".to_owned()
+        } else if self.is_url() {
+            values.iter().map(|url| redact(url)).collect::<Vec<_>>().join(",")
+        } else {
+            values.join(",")
+        }
+    }
+}
+
 impl std::fmt::Display for Key {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.entry {
@@ -98,7 +117,7 @@ impl Assignment {
         let bad = |expected: String| ConfigError::BadValue {
             origin: origin.clone(),
             key: key.to_string(),
-            value: if auth::is_secret(key) { "***".to_owned() } else { values.join(",") },
+            value: key.readable(values),
             expected,
         };
         let slot = table::slot(config, key).map_err(|missing| match missing {

@@ -31,10 +31,16 @@ pub(super) enum Line {
     Slow,
     /// A connection could not change cores.
     NotMoved,
+    /// A TLS handshake failed.
+    TlsFailed,
+    /// An established TLS session failed.
+    TlsBroken,
+    /// A TLS handshake was given up, or took too long.
+    TlsGivenUp,
 }
 
 impl Line {
-    const ALL: [Line; 7] = [
+    const ALL: [Line; 10] = [
         Line::AcceptFailed,
         Line::Expelled,
         Line::Unauthorized,
@@ -42,6 +48,9 @@ impl Line {
         Line::Shed,
         Line::Slow,
         Line::NotMoved,
+        Line::TlsFailed,
+        Line::TlsBroken,
+        Line::TlsGivenUp,
     ];
 
     /// What was not told of, in the line that says how often.
@@ -54,6 +63,9 @@ impl Line {
             Line::Shed => "requests ended with OVERLOADED",
             Line::Slow => "slow requests",
             Line::NotMoved => "connections could not be moved",
+            Line::TlsFailed => "TLS handshakes failed",
+            Line::TlsBroken => "TLS sessions failed",
+            Line::TlsGivenUp => "TLS handshakes given up",
         }
     }
 }

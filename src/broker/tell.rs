@@ -17,6 +17,7 @@ use super::core::{Ended, Expelled, Watch};
 use super::noise::{Line, Noise};
 use crate::base::{ChannelId, Time};
 use crate::protocol::Code;
+use crate::tls::Fault;
 
 /// The log's target of requests' ends: `--log info,corelay::request=trace` tells of each.
 const REQUEST: &str = "corelay::request";
@@ -166,6 +167,24 @@ impl Teller {
             warn!("a connection could not be moved to core {core}; it is closed");
         }
     }
+
+    pub(super) fn tls_fault(&mut self, peer: &str, was_open: bool, fault: &Fault, now: Time) {
+        let line = if was_open { Line::TlsBroken } else { Line::TlsFailed };
+        if !self.noise.allows(line, now) {
+            return;
+        }
+        if was_open {
+            warn!(core = self.core, peer, %fault, "a TLS session ended");
+        } else {
+            warn!(core = self.core, peer, %fault, "a TLS handshake failed");
+        }
+    }
+
+    pub(super) fn tls_given_up(&mut self, now: Time) {
+        if self.noise.allows(Line::TlsGivenUp, now) {
+            warn!(core = self.core, "a TLS handshake was given up, or took longer than handshake_timeout");
+        }
+    }
 }
 
 #[cfg(test)]
@@ -213,5 +232,16 @@ mod tests {
         assert_eq!(teller.told(), Told { slow: 30, lines_suppressed: 20, ..Told::default() });
         teller.ended(Ended { nanos: 4_999_999, ..ended("") }, Time::ZERO);
         assert_eq!(teller.told().slow, 30);
+    }
+
+    #[test]
+    fn strangers_that_fail_their_handshakes_can_not_fill_the_log() {
+        let mut teller = Teller::new(0, None, None);
+        for _ in 0..30 {
+            teller.tls_fault("192.0.2.1:5000", false, &Fault::TooLong, Time::ZERO);
+            teller.tls_given_up(Time::ZERO);
+        }
+        teller.tls_fault("192.0.2.1:5000", true, &Fault::TooLong, Time::ZERO);
+        assert_eq!(teller.told(), Told { lines_suppressed: 40, ..Told::default() });
     }
 }

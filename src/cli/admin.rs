@@ -1,5 +1,6 @@
 //! Talking to a broker's admin endpoint.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
@@ -11,7 +12,7 @@ use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
-use super::exit::{Failure, code_of};
+use super::exit::{Failure, REFUSED, code_of};
 use super::tls::TlsArgs;
 use corelay::client::{Connector, ErrorKind};
 
@@ -19,6 +20,8 @@ use corelay::client::{Connector, ErrorKind};
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How an address with TLS begins: as listeners write it, and as browsers do.
 const SECURE: [&str; 2] = ["tls://", "https://"];
+/// What the endpoint says of a page it doesn't have, to begin with.
+const NO_SUCH_PAGE: &str = "there is no such page";
 /// The longest page taken: 10,000 connections are 4 MiB.
 const MAX_PAGE: usize = 64 << 20;
 
@@ -53,7 +56,12 @@ impl AdminArgs {
         if page.status.is_success() || page.status == StatusCode::SERVICE_UNAVAILABLE {
             return Ok(page);
         }
-        Err(self.strange(&format!("{path}: {} {}", page.status, String::from_utf8_lossy(&page.body).trim())))
+        let said = String::from_utf8_lossy(&page.body);
+        // it knows the page, and has nothing for these arguments
+        if page.status.is_client_error() && !said.is_empty() && !said.starts_with(NO_SUCH_PAGE) {
+            return Err(Failure::new(REFUSED, format!("admin endpoint {}: {}", self.admin, said.trim())));
+        }
+        Err(self.strange(&format!("{path}: {} {}", page.status, said.trim())))
     }
 
     /// One request.
@@ -64,7 +72,9 @@ impl AdminArgs {
     /// One request, with a text.
     pub(crate) async fn send_text(&self, method: Method, path: &str, text: String) -> Result<Page, Failure> {
         let secure = SECURE.iter().find_map(|scheme| self.admin.strip_prefix(scheme));
-        let connector = Connector::new(self.tls.tls(secure.is_some(), "--admin"), b"http/1.1");
+        // the same variables serve --server, which may well be tls:// beside a plain endpoint of this machine
+        let is_fine = secure.is_some() || is_of_this_machine(&self.admin);
+        let connector = Connector::new(self.tls.tls(is_fine, "--admin"), b"http/1.1");
         let exchange = async {
             match (self.admin.strip_prefix("unix:"), secure) {
                 (Some(socket), _) => {
@@ -98,6 +108,12 @@ impl AdminArgs {
     }
 }
 
+/// Whether what goes to this address stays on this machine.
+fn is_of_this_machine(addr: &str) -> bool {
+    let host = addr.rsplit_once(':').map_or(addr, |(host, _)| host).trim_matches(['[', ']']);
+    addr.starts_with("unix:") || host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
+}
+
 type Strange = Box<dyn std::error::Error + Send + Sync>;
 
 async fn exchange<S>(stream: S, host: &str, method: Method, path: &str, text: String) -> Result<Page, Strange>
@@ -120,6 +136,21 @@ where
         ended = &mut connection => {
             ended?;
             answer.await
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_this_machine_are_told_from_others() {
+        for own in ["127.0.0.1:9091", "localhost:9091", "[::1]:9091", "unix:/run/corelay-admin"] {
+            assert!(is_of_this_machine(own), "{own}");
+        }
+        for other in ["10.0.0.1:9091", "broker.example:9091", "localhost.example:9091", "[::]:9091", ""] {
+            assert!(!is_of_this_machine(other), "{other}");
         }
     }
 }

@@ -88,7 +88,7 @@ impl ServerArgs {
             // of files it says itself which
             ErrorKind::InvalidInput if error.source().is_some() => error.text().to_owned(),
             ErrorKind::InvalidInput => format!("--server: {}", error.text()),
-            _ => format!("{}: {error}", self.server),
+            _ => error.to_string(),
         };
         Failure::new(code_of(error.kind), text)
     }

@@ -4,6 +4,8 @@ use corelay::client::{Error, ErrorKind};
 
 /// The provider said no.
 pub(crate) const APPLICATION: u8 = 1;
+/// The admin endpoint said no.
+pub(crate) const REFUSED: u8 = 1;
 /// Arguments or configuration that can't be used; clap's own code, too.
 pub(crate) const USAGE: u8 = 2;
 const CONNECTION: u8 = 3;

@@ -2,8 +2,9 @@
 //!
 //! A heap hands out freed memory again, and returns to the system only what lies at its end. After a thousand clients
 //! with a body each have come and gone, the process would keep most of what they took. So a thread looks now and then
-//! whether the process has grown by more than what its clients and their requests take, and trims the heap when that has lasted. A trim locks
-//! the heap for a few milliseconds; under a load that goes on there is nothing to trim, and none.
+//! whether the process has grown by more than what its clients and their requests take, and trims the heap when that
+//! has lasted. A trim locks the heap for a few milliseconds; under a load that goes on there is nothing to trim, and
+//! none.
 
 use std::sync::mpsc;
 use std::thread;

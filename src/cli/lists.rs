@@ -190,6 +190,7 @@ pub(crate) fn raw(admin: &AdminArgs, path: &str) -> Result<(), Failure> {
 fn finish<T>(table: &Table, list: &Listing<T>, what: &str) -> Result<(), Failure> {
     let (from, shown) = (list.offset + 1, list.items.len() as u64);
     let more = match shown {
+        0 if list.total == 0 => format!("no {what}\n"),
         0 => format!("no {what} from {from} on, of {}\n", text::grouped(list.total)),
         shown if shown < list.total => {
             format!("{what} {from} to {} of {}: --offset, --limit\n", from + shown - 1, text::grouped(list.total))

@@ -12,7 +12,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
 
 use super::admin::AdminArgs;
-use super::exit::{Failure, HELP_ADMIN};
+use super::exit::{Failure, HELP_ADMIN, REFUSED};
 use super::signals::block_on;
 use crate::config::{Config, LogFormat, LogOptions, parse_filter};
 
@@ -133,7 +133,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     };
     let said = String::from_utf8_lossy(&page.body);
     if page.status != StatusCode::OK {
-        return Err(Failure::new(1, format!("{}: {} {}", args.admin.admin, page.status, said.trim())));
+        return Err(Failure::new(REFUSED, format!("{}: {} {}", args.admin.admin, page.status, said.trim())));
     }
     writeln!(std::io::stdout(), "{}", said.trim()).map_err(|error| Failure::stdout(&error))
 }

@@ -38,7 +38,7 @@ fn written(page: &Producerz) -> String {
         "PRODUCER",
         "PROTOCOL",
         "ADDRESS",
-        "STATE",
+        "BREAKER",
         "TAKES",
         "ACCEPTED",
         "FORWARDED",

@@ -65,6 +65,11 @@ pub(crate) fn is_secret(key: &Key) -> bool {
     key.section == LIST && key.key == SECRET
 }
 
+/// Whether it is the hash of one: who mistakes the two writes the secret there.
+pub(crate) fn is_hash(key: &Key) -> bool {
+    key.section == LIST && key.key == "token_sha256"
+}
+
 /// Shorter ones can be guessed from their hash: as many bytes as 64 random bits take in hexadecimal.
 const SHORT: usize = 16;
 

@@ -76,14 +76,16 @@ pub(crate) enum ConfigError {
     },
     /// A secret where others see it.
     #[error(
-        "--set {key}: the arguments of a process can be read by everybody on its machine: put the token into a file \
-         (auth.token.NAME.token_file), or into the variable {variable}"
+        "--set {key}: the arguments of a process can be read by everybody on its machine: put {elsewhere}, or into the \
+         variable {variable}"
     )]
     SecretInArgument {
         /// Which setting.
         key: String,
         /// The variable that sets it.
         variable: String,
+        /// What to put where.
+        elsewhere: &'static str,
     },
     /// The value can't be read, or can't work.
     #[error("{origin}: {key} = {value}: expected {expected}")]

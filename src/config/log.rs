@@ -70,6 +70,10 @@ pub(crate) fn parse_filter(text: &str) -> Result<EnvFilter, String> {
     if !words.all(|word| LEVELS.contains(&word.to_ascii_lowercase().as_str())) {
         return Err(EXPECTED.to_owned());
     }
+    // that is all levels to tracing-subscriber
+    if text.split(',').any(|part| part.trim_end().ends_with('=')) {
+        return Err(EXPECTED.to_owned());
+    }
     let is_low = |word: &str| ["debug", "trace"].iter().any(|level| word.eq_ignore_ascii_case(level));
     let is_heard = |library: &str| text.split(',').any(|part| is_low(part) || part.contains(library));
     let caps = INDISCREET.iter().filter(|library| is_heard(library)).map(|library| format!(",{library}=info"));
@@ -99,7 +103,7 @@ mod tests {
         for good in ["info", "WARN", "off", "info,corelay::request=trace", "warn,corelay=debug"] {
             assert!(parse_filter(good).is_ok(), "{good}");
         }
-        for bad in ["", "inof", "info,", "corelay=loud", "info,corelay"] {
+        for bad in ["", "inof", "info,", "corelay=loud", "info,corelay", "corelay=", "corelay= ,info"] {
             let error = parse_filter(bad).unwrap_err();
             assert!(error.starts_with("error, warn, info"), "{bad}: {error}");
         }

@@ -33,26 +33,26 @@ pub(crate) fn to_toml(config: &Config, origins: &HashMap<String, Origin>) -> Str
     out
 }
 
-/// The settings that show another value in the one than in the other, by name.
+/// The settings that have another value in the one than in the other, by name.
 pub(crate) fn differences(one: &Config, other: &Config) -> Vec<String> {
-    let (one, other) = (shown(one), shown(other));
+    let (one, other) = (compared(one), compared(other));
     let names: BTreeSet<&String> = one.keys().chain(other.keys()).collect();
     names.into_iter().filter(|&name| one.get(name) != other.get(name)).cloned().collect()
 }
 
-/// Every setting's value as it is shown, by its name.
-fn shown(config: &Config) -> BTreeMap<String, Option<String>> {
+/// Every setting's value by its name, secrets in URLs included: to be compared, never shown.
+fn compared(config: &Config) -> BTreeMap<String, Option<String>> {
     let mut config = config.clone();
     let mut all = BTreeMap::new();
     for setting in SETTINGS {
         let key = Key { section: setting.section.into(), entry: None, key: setting.key.into() };
-        all.insert(key.to_string(), (setting.slot)(&mut config).show());
+        all.insert(key.to_string(), (setting.slot)(&mut config).compared());
     }
     for list in LISTS {
         for (index, id) in (list.ids)(&config).into_iter().enumerate() {
             for (name, slot) in list.settings {
                 let key = Key { section: list.name.into(), entry: Some(id.clone()), key: (*name).into() };
-                all.insert(key.to_string(), slot(&mut config, index).show());
+                all.insert(key.to_string(), slot(&mut config, index).compared());
             }
         }
     }

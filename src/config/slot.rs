@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use corelay::auth::{BadDigest, BadRule, Digest, Rule};
 use corelay::broker::{BadValue, Cores, Io, ListenAddr, NamedChannel, TargetUrl, What};
-use corelay::forward::WhenFull;
+use corelay::forward::{WhenFull, redact};
 
 use super::log::{LogFormat, parse_filter};
 use super::units::{DURATION_EXPECTED, SIZE_EXPECTED, parse_duration, parse_size, show_duration, show_size};
@@ -151,12 +151,21 @@ impl Slot<'_> {
             Slot::What(what) => quoted(what),
             Slot::WhenFull(policy) => quoted(policy.as_str()),
             Slot::MaybeAddr(addr) => addr.as_ref().map_or_else(|| quoted("off"), quoted),
-            Slot::MaybeUrl(url) => url.as_ref().map_or_else(|| quoted("off"), quoted),
+            Slot::MaybeUrl(url) => quoted(url.as_deref().map_or_else(|| "off".into(), redact)),
             Slot::MaybePath(path) => quoted(path.as_ref()?.display()),
             Slot::Cores(Cores::Count(n)) => n.to_string(),
             Slot::Cores(cores) => quoted(cores),
             Slot::Io(io) => quoted(io),
         })
+    }
+
+    /// The value, to tell whether another one is the same. A URL's secrets are in it: it is for no eyes.
+    pub(crate) fn compared(&self) -> Option<String> {
+        match self {
+            Slot::Url(url) => Some(url.0.clone()),
+            Slot::MaybeUrl(url) => (**url).clone(),
+            _ => self.show(),
+        }
     }
 }
 

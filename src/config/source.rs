@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use corelay::forward::producer_id;
+use corelay::forward::{producer_id, redact};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -97,8 +97,15 @@ pub(crate) fn set(arguments: &[String]) -> Result<Vec<Assignment>, ConfigError> 
         let malformed = || ConfigError::BadSet { given: argument.clone() };
         let (name, value) = argument.split_once('=').ok_or_else(malformed)?;
         let key = dotted(name.trim()).ok_or_else(malformed)?;
-        if auth::is_secret(&key) {
-            return Err(ConfigError::SecretInArgument { variable: variable(&key), key: key.to_string() });
+        let elsewhere = if auth::is_secret(&key) {
+            Some("the token into a file (auth.token.NAME.token_file)")
+        } else if key.is_url() && redact(value).contains("***") {
+            Some("the URL into the file of --config")
+        } else {
+            None
+        };
+        if let Some(elsewhere) = elsewhere {
+            return Err(ConfigError::SecretInArgument { variable: variable(&key), key: key.to_string(), elsewhere });
         }
         Ok(Assignment { values: split(&key, value.trim()), key, origin: Origin::Set })
     };

@@ -260,7 +260,7 @@ fn bad_tokens_are_refused_without_telling_them() {
         (entry("token = ''"), "corelay.toml:3: auth.token.a.token = ***: expected a token"),
         (
             entry("token = 'abc'\ntoken_sha256 = 'abc'"),
-            "corelay.toml:4: auth.token.a.token_sha256 = abc: expected sha256: and 64 hexadecimal digits",
+            "corelay.toml:4: auth.token.a.token_sha256 = ***: expected sha256: and 64 hexadecimal digits",
         ),
         (
             entry(&format!("token = 'abc'\ntoken_sha256 = '{ABC}'")),
@@ -286,6 +286,35 @@ fn bad_tokens_are_refused_without_telling_them() {
     let set = vec!["auth.token.a.token=abc".to_owned()];
     let told = refusal(Loaded::from(&Sources { set, ..Sources::default() }));
     assert!(told.contains("CORELAY_AUTH_TOKEN_A_TOKEN") && !told.contains("abc"), "{told}");
+}
+
+#[test]
+fn a_password_in_a_url_is_not_told_and_not_taken_from_the_arguments() {
+    let url = |url: &str| format!("[telemetry]\notlp = '{url}'\n");
+    let shown = from_file(&url("http://me:secret@h:4318")).unwrap().to_toml();
+    assert!(shown.contains("http://me:***@h:4318") && !shown.contains("secret"), "{shown}");
+    let refused = refusal(from_file(&url("https://me:secret@h:4318")));
+    assert!(refused.contains("telemetry.otlp = https://me:***@h:4318: expected") && !refused.contains("secret"));
+    for (set, variable) in [
+        ("producer.a.url=nats://me:secret@h/orders", "CORELAY_PRODUCER_A_URL"),
+        ("producer.a.url=http://h/hook?query=secret", "CORELAY_PRODUCER_A_URL"),
+        ("telemetry.otlp=http://me:secret@h:4318", "CORELAY_TELEMETRY_OTLP"),
+    ] {
+        let told = refusal(Loaded::from(&Sources { set: vec![set.to_owned()], ..Sources::default() }));
+        assert!(told.contains(variable) && !told.contains("secret"), "{told}");
+    }
+    let set = vec!["producer.a.url=nats://me@h/orders?timeout=2s".to_owned()];
+    assert!(Loaded::from(&Sources { set, ..Sources::default() }).is_err(), "one word may be a token");
+    let set = vec!["producer.a.url=tcp://h:9000?framing=lines".to_owned()];
+    assert!(Loaded::from(&Sources { set, ..Sources::default() }).is_ok());
+}
+
+#[test]
+fn a_password_that_changes_is_a_change() {
+    let producer = |url: &str| from_file(&format!("[[producer]]\nid = 'a'\nurl = '{url}'\n")).unwrap().config;
+    let (old, new) = (producer("nats://me:old@h/orders"), producer("nats://me:new@h/orders"));
+    assert_eq!(new.changed_since(&old), ["producer.a.url"]);
+    assert!(new.changed_since(&new).is_empty());
 }
 
 #[test]

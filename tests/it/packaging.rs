@@ -101,6 +101,8 @@ fn the_unit_starts_the_broker_and_waits_for_its_drain() {
     assert!(files > 10_000 + 64, "max_connections would follow it down");
     // /proc/meminfo is read for the worst case
     assert!(!unit.lines().any(|line| line.starts_with("ProcSubset=pid")));
+    // all else is read-only to it: file:// producers and dead letters have a place
+    assert_eq!((value(&unit, "ProtectSystem"), value(&unit, "LogsDirectory")), ("strict", "corelay"));
     let user = value(&unit, "User");
     assert!(read("systemd/corelay.sysusers.conf").lines().any(|line| line.starts_with(&format!("u {user} "))));
     assert!(read("systemd/corelay.tmpfiles.conf").contains(&format!(" root {user} ")));

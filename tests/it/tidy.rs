@@ -166,6 +166,30 @@ fn unsafe_stands_only_where_it_may() {
     }
 }
 
+/// `fuzz/` is a workspace of its own, for nightly, and includes files of this one: nothing else tells that it still builds.
+#[test]
+fn the_fuzz_crate_has_what_the_files_it_includes_use() {
+    let manifest = |path: &str| fs::read_to_string(root().join(path)).unwrap().parse::<toml::Table>().unwrap();
+    let (ours, fuzz) = (manifest("Cargo.toml"), manifest("fuzz/Cargo.toml"));
+    let fuzz = fuzz["dependencies"].as_table().unwrap();
+    let known = ["dependencies", "dev-dependencies"].into_iter().flat_map(|kind| ours[kind].as_table().unwrap().keys());
+    let missing: Vec<&String> = known.filter(|name| !fuzz.contains_key(*name)).collect();
+    let single =
+        ["tests/sim/companion", "tests/sim/pool", "tests/sim/world", "tests/it/pki", "loadgen/tests/fuzz/target"];
+    let included = ["src/config", "tests/fuzz/targets"].into_iter().chain(single).flat_map(sources);
+    for path in included.filter(|path| !path.ends_with("tests.rs")) {
+        let code = code(&path);
+        for name in &missing {
+            let path_of = format!("{}::", name.replace('-', "_"));
+            let uses = code.match_indices(&path_of).any(|(at, _)| {
+                let before = code[..at].chars().next_back().unwrap_or(' ');
+                !before.is_alphanumeric() && before != '_' && before != ':'
+            });
+            assert!(!uses, "{} uses {name}, which fuzz/Cargo.toml lacks", path.display());
+        }
+    }
+}
+
 #[test]
 fn files_stay_readable() {
     for dir in ["src", "loadgen/src", "tests", "benches"] {

@@ -212,7 +212,7 @@ impl Life {
             let (core, id) = (self.core, producer.id());
             let (left, dead_lettered, dropped) = (report.left, report.dead_lettered, report.dropped.total());
             if left > 0 || dropped > 0 {
-                let forwarded = report.forwarded;
+                let (forwarded, unsettled) = (report.forwarded, report.unsettled);
                 warn!(
                     core,
                     producer = id,
@@ -220,6 +220,7 @@ impl Life {
                     left,
                     dead_lettered,
                     dropped,
+                    unsettled,
                     "messages were left when the time to deliver them was up"
                 );
             } else {

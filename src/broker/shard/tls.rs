@@ -15,24 +15,20 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::time::Duration;
-
-use tracing::warn;
 
 use super::{PoolSize, Shard};
 use crate::base::{Batch, Key, Leases, Piece, Table, Time};
 use crate::broker::core::{Core, Moved};
 use crate::broker::mesh::Item;
+use crate::broker::tell::Teller;
 use crate::reactor::{Reactor, Receive, Sock};
-use crate::tls::{Acceptor, Bench, Fault, News, Session};
+use crate::tls::{Acceptor, Bench, News, Session};
 
 /// Set in `user` and `handle` of TLS connections; keys leave this bit free.
 pub(super) const TLS: u64 = 1 << 63;
 /// Steps of handshakes in one turn, each some 100 us, with RSA keys a millisecond: who is connected already does not
 /// wait behind a crowd that comes back.
 const HANDSHAKES: usize = 8;
-/// From one logged failure to the next.
-const LOG_EVERY: Duration = Duration::from_secs(1);
 
 /// What became of the handshakes and sessions of one core.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -65,7 +61,6 @@ pub(super) struct Secure {
     /// Bytes for the core that takes them in one piece.
     plain: Vec<u8>,
     figures: TlsFigures,
-    log: Quiet,
 }
 
 /// One connection.
@@ -105,7 +100,6 @@ impl Secure {
             bench: Bench::default(),
             plain: Vec::new(),
             figures: TlsFigures::default(),
-            log: Quiet::default(),
         }
     }
 
@@ -168,8 +162,16 @@ impl Secure {
 
     /// Gives a session its ciphertext, and the core what is in it. Says whether the core has to be told that the
     /// connection is lost, or else the socket to receive on, where the core waits for more and has had nothing.
-    fn feed<L: Leases>(&mut self, core: &mut Core, now: Time, key: Key, bytes: &[u8], leases: &L) -> Fed {
-        let Secure { entries, bench, plain, figures, log, .. } = self;
+    fn feed<L: Leases>(
+        &mut self,
+        core: &mut Core,
+        teller: &mut Teller,
+        now: Time,
+        key: Key,
+        bytes: &[u8],
+        leases: &L,
+    ) -> Fed {
+        let Secure { entries, bench, plain, figures, .. } = self;
         let Some(entry) = entries.get_mut(key) else { return Fed::Taken };
         let (conn, once, was_open) = (entry.conn, entry.once, entry.session.is_open());
         let mut closed = false;
@@ -190,7 +192,7 @@ impl Secure {
         if let Err(fault) = &result {
             entry.failed = true;
             *(if was_open { &mut figures.broken } else { &mut figures.failed }) += 1;
-            log.fault(now, core.peer(conn), was_open, fault);
+            teller.tls_fault(core.peer(conn), was_open, fault, now);
         }
         self.touch(key);
         if result.is_err() || closed {
@@ -230,7 +232,7 @@ where
         let pool = self.reactor.pool();
         let bytes = pool.bytes(piece);
         if entry.session.is_open() {
-            let fed = self.secure.feed(&mut self.core, self.now, key, bytes, pool);
+            let fed = self.secure.feed(&mut self.core, &mut self.teller, self.now, key, bytes, pool);
             return self.fed(fed);
         }
         let held = entry.session.hold(bytes);
@@ -242,7 +244,7 @@ where
             entry.failed = true;
             let conn = entry.conn;
             self.secure.figures.failed += 1;
-            self.secure.log.fault(self.now, self.core.peer(conn), false, &fault);
+            self.teller.tls_fault(self.core.peer(conn), false, &fault, self.now);
             self.core.lost(self.now, conn);
         }
     }
@@ -254,7 +256,7 @@ where
             let Some(entry) = self.secure.entries.get_mut(key) else { continue };
             entry.waiting = false;
             if !entry.failed && entry.leaving.is_none() {
-                let fed = self.secure.feed(&mut self.core, self.now, key, &[], self.reactor.pool());
+                let fed = self.secure.feed(&mut self.core, &mut self.teller, self.now, key, &[], self.reactor.pool());
                 self.fed(fed);
                 self.act();
             }
@@ -341,7 +343,7 @@ where
         let Some(mut entry) = self.secure.entries.remove(Key::unpack(handle & !TLS)) else { return };
         if !entry.session.is_open() && !entry.failed {
             self.secure.figures.failed += 1;
-            self.secure.log.given_up(self.now);
+            self.teller.tls_given_up(self.now);
         }
         if !abort {
             entry.session.close_notify();
@@ -374,7 +376,7 @@ where
                 self.mesh.send(core, Item::Conn { fd, counted, moved, tls: Some(entry.session) });
             }
             None => {
-                warn!("a TLS connection could not be moved to core {core}; it is closed");
+                self.teller.not_moved(core, self.now);
                 self.admission.leave(counted);
                 self.reactor.close(entry.sock, true);
             }
@@ -401,7 +403,7 @@ where
             return self.core.sent(self.now, conn, batch, false);
         }
         if let Err(fault) = entry.session.seal(&batch, self.reactor.pool(), bench) {
-            self.secure.log.fault(self.now, self.core.peer(conn), true, &fault);
+            self.teller.tls_fault(self.core.peer(conn), true, &fault, self.now);
             return self.core.sent(self.now, conn, batch, true);
         }
         let (control, total, sent) = (std::mem::take(&mut batch.control), batch.total, batch.sent);
@@ -429,40 +431,6 @@ where
                 None => {}
             }
             *awaits |= (was_sending && entry.session.has_more()) || entry.shut;
-        }
-    }
-}
-
-/// A log that strangers can't fill: a line a second, with how many it stands for.
-#[derive(Debug, Default)]
-struct Quiet {
-    next: Time,
-    unsaid: u64,
-}
-
-impl Quiet {
-    /// Whether a line may be written now; with how many others were not.
-    fn turn(&mut self, now: Time) -> Option<u64> {
-        if now < self.next {
-            self.unsaid += 1;
-            return None;
-        }
-        self.next = now + LOG_EVERY;
-        Some(std::mem::take(&mut self.unsaid))
-    }
-
-    fn given_up(&mut self, now: Time) {
-        if let Some(more) = self.turn(now) {
-            warn!(more, "a TLS handshake was given up, or took longer than handshake_timeout");
-        }
-    }
-
-    fn fault(&mut self, now: Time, peer: &str, was_open: bool, fault: &Fault) {
-        let Some(more) = self.turn(now) else { return };
-        if was_open {
-            warn!(peer, %fault, more, "a TLS session ended");
-        } else {
-            warn!(peer, %fault, more, "a TLS handshake failed");
         }
     }
 }

@@ -100,9 +100,15 @@ function chart({ id, series, x, y, format, head }) {
     draw(svg, "line", { class: "grid", x1: left, x2: width - right, y1: py(mark), y2: py(mark) });
     draw(svg, "text", { class: "tick", x: left - 8, y: py(mark) + 4, "text-anchor": "end" }, ticks[format](mark));
   }
+  let free = 0;
   x.marks.forEach((mark, n) => {
-    const anchor = n === 0 ? "start" : n === x.marks.length - 1 ? "end" : "middle";
-    draw(svg, "text", { class: "tick", x: px(mark), y: height - 5, "text-anchor": anchor }, x.name(mark));
+    // what would run into the one before it is left out
+    const [text, at] = [x.name(mark), px(mark)];
+    const [anchor, before] = n === 0 ? ["start", 0] : n === x.marks.length - 1 ? ["end", 1] : ["middle", 0.5];
+    const start = at - before * 6 * text.length;
+    if (start < free) return;
+    free = start + 6 * text.length + 8;
+    draw(svg, "text", { class: "tick", x: at, y: height - 5, "text-anchor": anchor }, text);
   });
   let any = false;
   for (const { points, colour, area } of series) {
@@ -262,6 +268,13 @@ function cell(row, text, kind) {
   return cell;
 }
 
+// A second line in a cell: a column of its own would be out of sight.
+function below(cell, text) {
+  const line = document.createElement("small");
+  line.textContent = line.title = text;
+  cell.append(line);
+}
+
 function drawChannels({ items, total }) {
   const body = $("channels").tBodies[0];
   const rows = items.map((channel) => {
@@ -299,24 +312,18 @@ function drawProducers({ producers }) {
     cell(row, producer.id, "id");
     const where = cell(row, `${producer.protocol}, ${producer.address}`);
     const error = producer.last_error;
-    if (error) {
-      // below, for a column of its own would be out of sight
-      const last = document.createElement("small");
-      last.textContent = `${age(error.age_seconds)} ago: ${error.text}`;
-      last.title = error.text;
-      where.append(last);
-    }
+    if (error) below(where, `${age(error.age_seconds)} ago: ${error.text}`);
     const state = cell(row, producer.state.replace("_", " "), producer.state === "closed" ? "" : "bad");
     state.title = producer.per_core.map(({ core, state }) => `core ${core}: ${state}`).join("\n");
-    cell(row, producer.channels.length ? `${producer.what} of ${producer.channels.join(", ")}` : producer.what);
+    cell(row, producer.channels.length ? `${producer.what} of ${producer.channels.join(", ")}` : producer.what, "wrap");
     cell(row, count(producer.accepted), "n");
-    cell(row, `${count(producer.forwarded)}, ${bytes(producer.forwarded_bytes)}`, "n");
+    below(cell(row, count(producer.forwarded), "n"), bytes(producer.forwarded_bytes));
     cell(row, count(producer.retried), "n");
     const reasons = Object.entries(producer.dropped).filter(([, n]) => n > 0);
     const dropped = reasons.reduce((sum, [, n]) => sum + n, 0);
     cell(row, count(dropped), dropped ? "n bad" : "n").title = reasons.map(([reason, n]) => `${reason}: ${n}`).join("\n");
     cell(row, count(producer.dead_lettered), "n");
-    cell(row, `${count(producer.queue_messages)}, ${bytes(producer.queue_bytes)}`, "n").title = `of ${bytes(producer.queue_limit)}`;
+    below(cell(row, count(producer.queue_messages), "n"), `${bytes(producer.queue_bytes)} of ${bytes(producer.queue_limit)}`);
     for (const key of ["p50", "p99"]) cell(row, producer.latency.count > 0 ? time(producer.latency[key]) : "–", "n");
     return row;
   });

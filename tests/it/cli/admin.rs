@@ -57,7 +57,7 @@ fn what_a_broker_does_is_shown() {
     let broker = Admin::start();
     let shown = broker.run(&["channels"]);
     assert_code(&shown, 0);
-    assert_eq!(text(&shown.stdout), "no channels from 1 on, of 0\n");
+    assert_eq!(text(&shown.stdout), "no channels\n");
     let _provider = broker.provider("orders");
     assert_code(&finish(&mut broker.command(&["request", "orders"]), b"question"), 0);
     for (line, parts) in [
@@ -77,6 +77,11 @@ fn what_a_broker_does_is_shown() {
             assert!(shown.contains(part), "{part} in {line:?}:\n{shown}");
         }
     }
+    // it is the broker that says no, and nobody is to doubt that it is one
+    let none = broker.run(&["latency", "--hgrm", "--channel", "nobody"]);
+    assert_code(&none, 1);
+    let said = format!("corelay: admin endpoint {}: no request of that channel was timed\n", broker.admin);
+    assert_eq!(text(&none.stderr), said);
 }
 
 #[test]
