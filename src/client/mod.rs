@@ -66,7 +66,7 @@ pub use reply::Responder;
 pub use request::{Cancellation, Request, RequestReader};
 pub use response::{Response, ResponseReader};
 pub use sending::RequestBuilder;
-pub use serve::Outcome;
+pub use serve::{Outcome, ServeOptions};
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub use session::fuzzing::session as fuzz_session;
