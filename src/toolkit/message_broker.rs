@@ -70,6 +70,7 @@
 pub mod adapter;
 #[cfg(feature = "amqp")]
 pub mod amqp;
+mod bounds;
 mod broker;
 mod consumer;
 #[cfg(feature = "client")]

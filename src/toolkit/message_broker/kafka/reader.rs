@@ -218,7 +218,7 @@ impl Reader {
             let Some(entry) = entry else { return };
             let (message, attempt) = (entry.message.clone(), entry.attempt);
             let settle = Box::new(Held { member: self.member.clone(), entry });
-            room.send(Ok(Received { message, attempt, settle }));
+            room.send(Ok(Received { message, attempt, settle }.into()));
         }
     }
 
