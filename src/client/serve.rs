@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::convert::Infallible;
-use std::fmt::Display;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,25 +13,8 @@ use super::inbox::Inbox;
 use super::provider::receive;
 use super::reply::Watched;
 use super::{Provider, Request};
+use crate::toolkit::outcome::Outcome;
 use crate::toolkit::worker_pool::{self, Attempt, Cause, Failure, Handler, MAX_WORKERS, Source, SourcePool};
-
-/// What a handler of [`Provider::serve`] may return: nothing, or a `Result` whose error fails the request.
-pub trait Outcome: Send + 'static {
-    /// The text the request fails with, if it was not answered.
-    fn failure(self) -> Option<String>;
-}
-
-impl Outcome for () {
-    fn failure(self) -> Option<String> {
-        None
-    }
-}
-
-impl<E: Display + Send + 'static> Outcome for Result<(), E> {
-    fn failure(self) -> Option<String> {
-        self.err().map(|error| error.to_string())
-    }
-}
 
 /// How [`Provider::serve_with`] runs handlers.
 ///

@@ -16,6 +16,7 @@ mod contain;
 pub mod event_processor;
 #[cfg(feature = "toolkit")]
 pub mod message_broker;
+pub(crate) mod outcome;
 #[cfg(feature = "toolkit")]
 pub mod testing;
 pub mod worker_pool;

@@ -31,7 +31,8 @@ const PARTS: &[(&str, &[&str])] = &[
     ("worker_pool", &["alarm", "contain"]),
     ("event_processor", &["contain", "worker_pool"]),
     ("connection_pool", &["alarm"]),
-    ("message_broker", &["contain"]),
+    ("outcome", &[]),
+    ("message_broker", &["contain", "outcome"]),
     ("testing", &["worker_pool", "event_processor", "connection_pool", "message_broker"]),
 ];
 
