@@ -7,6 +7,7 @@ use clap::ArgGroup;
 use corelay::base::ChannelId;
 use corelay::client::{Error, Provider, Request};
 use corelay::toolkit::worker_pool::{Attempt, Handler, Options as PoolOptions, Source, SourcePool};
+use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::client::ServerArgs;
@@ -82,7 +83,9 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
 }
 
 async fn serve(provider: &Provider, workers: usize, how: How, signals: &mut Signals) -> Result<(), Failure> {
-    let pool = SourcePool::start(PoolOptions::new(workers), Requests(provider.clone()), how)
+    // each request has a time of its own: its deadline
+    let options = PoolOptions::new(workers).timeout(None);
+    let pool = SourcePool::start(options, Requests(provider.clone()), how)
         .map_err(|error| Failure::usage(error.to_string()))?;
     tokio::select! {
         () = pool.finished() => return lost(provider),
@@ -124,6 +127,12 @@ impl Handler for How {
             self.answer(request).await;
         }
         Ok(())
+    }
+
+    /// A command is told to end at its request's deadline, and made to 2 s later. This is for what even that doesn't
+    /// end, so that it keeps no other request waiting for good; it is logged.
+    fn deadline(&self, request: &Option<Request>) -> Option<Instant> {
+        request.as_ref()?.deadline().checked_add(DRAIN)
     }
 }
 

@@ -34,6 +34,7 @@ pub struct Metrics {
     pub(super) reconnects: Counter,
     pub(super) handler_seconds: Histogram,
     pub(super) handler_panics: Counter,
+    pub(super) handler_timeouts: Counter,
 }
 
 impl Default for Metrics {
@@ -46,6 +47,7 @@ impl Default for Metrics {
             // 100 us to 26 s, each bound twice the one before.
             handler_seconds: Histogram::new(exponential_buckets(0.0001, 2.0, 19)),
             handler_panics: Counter::default(),
+            handler_timeouts: Counter::default(),
         }
     }
 }
@@ -62,6 +64,8 @@ impl Metrics {
         let help = "Time from a request's arrival to its end";
         registry.register("handler_seconds", help, self.handler_seconds.clone());
         registry.register("handler_panics", "Handlers that panicked", self.handler_panics.clone());
+        let help = "Handlers stopped because their request's deadline had long passed";
+        registry.register("handler_timeouts", help, self.handler_timeouts.clone());
     }
 
     /// Requests sent (consumer) or received (provider) so far.
@@ -92,6 +96,13 @@ impl Metrics {
     #[must_use]
     pub fn handler_panics(&self) -> u64 {
         self.handler_panics.get()
+    }
+
+    /// Handlers of [`Provider::serve`](super::Provider::serve) that were stopped because they did not end: see
+    /// [`ServeOptions::overtime`](super::ServeOptions::overtime).
+    #[must_use]
+    pub fn handler_timeouts(&self) -> u64 {
+        self.handler_timeouts.get()
     }
 
     pub(super) fn count_error(&self, kind: ErrorKind) {

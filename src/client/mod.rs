@@ -54,6 +54,7 @@ mod tests;
 #[cfg(feature = "tls")]
 mod tls;
 
+pub use crate::toolkit::outcome::Outcome;
 pub use addrs::{Addr, Addrs, Channel};
 pub use body::Body;
 pub use consumer::{Consumer, ServerInfo};
@@ -66,7 +67,7 @@ pub use reply::Responder;
 pub use request::{Cancellation, Request, RequestReader};
 pub use response::{Response, ResponseReader};
 pub use sending::RequestBuilder;
-pub use serve::Outcome;
+pub use serve::ServeOptions;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub use session::fuzzing::session as fuzz_session;

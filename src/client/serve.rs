@@ -2,32 +2,47 @@
 
 use std::borrow::Cow;
 use std::convert::Infallible;
-use std::fmt::Display;
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::flight::Counts;
 use super::inbox::Inbox;
 use super::provider::receive;
 use super::reply::Watched;
 use super::{Provider, Request};
-use crate::toolkit::worker_pool::{self, Attempt, Failure, Handler, MAX_WORKERS, Source, SourcePool};
+use crate::toolkit::outcome::Outcome;
+use crate::toolkit::worker_pool::{self, Attempt, Cause, Failure, Handler, MAX_WORKERS, Source, SourcePool};
 
-/// What a handler of [`Provider::serve`] may return: nothing, or a `Result` whose error fails the request.
-pub trait Outcome: Send + 'static {
-    /// The text the request fails with, if it was not answered.
-    fn failure(self) -> Option<String>;
+/// How [`Provider::serve_with`] runs handlers.
+///
+/// ```
+/// use std::time::Duration;
+/// use corelay::client::ServeOptions;
+/// let options = ServeOptions::new(16).overtime(Duration::from_secs(300));
+/// # let _ = options;
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServeOptions {
+    concurrency: usize,
+    overtime: Option<Duration>,
 }
 
-impl Outcome for () {
-    fn failure(self) -> Option<String> {
-        None
+impl ServeOptions {
+    /// At most `concurrency` handlers at once (at least 1), with 30 s of overtime.
+    #[must_use]
+    pub fn new(concurrency: usize) -> ServeOptions {
+        ServeOptions { concurrency, overtime: Some(Duration::from_secs(30)) }
     }
-}
 
-impl<E: Display + Send + 'static> Outcome for Result<(), E> {
-    fn failure(self) -> Option<String> {
-        self.err().map(|error| error.to_string())
+    /// How long a handler may go on when its request's [deadline](Request::deadline) has passed, for what it does behind
+    /// the answer. Default 30 s. `None`: as long as it likes; one that never ends then keeps its place for good.
+    #[must_use]
+    pub fn overtime(mut self, overtime: impl Into<Option<Duration>>) -> ServeOptions {
+        self.overtime = overtime.into();
+        self
     }
 }
 
@@ -38,7 +53,11 @@ impl Provider {
     /// over. If the future is dropped, the handlers that run go on.
     ///
     /// A request the handler drops unanswered fails with the text of the error it returns. A handler that panics
-    /// fails its request and nothing else, and is counted.
+    /// fails its request and nothing else, and is counted. One that has not ended 30 s after its request's
+    /// [deadline](Request::deadline) is stopped where it stands, and counted ([`Metrics::handler_timeouts`]): see
+    /// [`ServeOptions::overtime`].
+    ///
+    /// [`Metrics::handler_timeouts`]: super::Metrics::handler_timeouts
     ///
     /// ```no_run
     /// # async fn example() -> Result<(), corelay::client::Error> {
@@ -58,10 +77,21 @@ impl Provider {
         H: Fn(Request) -> F + Send + Sync + 'static,
         F: Future<Output: Outcome> + Send + 'static,
     {
-        let options = worker_pool::Options::new(concurrency.clamp(1, MAX_WORKERS)).without_times();
+        self.serve_with(ServeOptions::new(concurrency), handler).await;
+    }
+
+    /// As [`Provider::serve`], with other options than its own.
+    pub async fn serve_with<H, F>(&self, options: ServeOptions, handler: H)
+    where
+        H: Fn(Request) -> F + Send + Sync + 'static,
+        F: Future<Output: Outcome> + Send + 'static,
+    {
+        let ServeOptions { concurrency, overtime } = options;
+        // each has its own time: its request's deadline
+        let pool = worker_pool::Options::new(concurrency.clamp(1, MAX_WORKERS)).without_times().timeout(None);
         let (inbox, counts) = self.desk();
-        let served = Served { handler, counts: counts.clone() };
-        match SourcePool::start(options, Requests { inbox, counts }, served) {
+        let served = Served { handler, overtime, counts: counts.clone() };
+        match SourcePool::start(pool, Requests { inbox, counts }, served) {
             Ok(pool) => pool.finished().await,
             Err(error) => tracing::error!(%error, "nothing can be served"),
         }
@@ -79,12 +109,13 @@ impl Source for Requests {
 
     async fn next(&self) -> Option<Serving> {
         let request = receive(&self.inbox, &self.counts).await?;
-        Some(Serving { request: Some(request), watched: None })
+        Some(Serving { deadline: request.deadline(), request: Some(request), watched: None })
     }
 }
 
 /// A request at its handler.
 struct Serving {
+    deadline: Instant,
     /// Until the handler has it.
     request: Option<Request>,
     /// From then on.
@@ -109,6 +140,7 @@ impl Drop for Serving {
 
 struct Served<H> {
     handler: H,
+    overtime: Option<Duration>,
     counts: Arc<Counts>,
 }
 
@@ -130,9 +162,20 @@ where
         Ok(())
     }
 
-    /// The handler panicked; it fails in no other way.
+    /// The handler panicked, or never ended; it fails in no other way.
     async fn on_error(&self, mut serving: Serving, failure: Failure<Infallible>) {
-        self.counts.metrics.handler_panics.inc();
+        let metrics = &self.counts.metrics;
+        let count = if matches!(failure.cause, Cause::Panicked(_)) {
+            &metrics.handler_panics
+        } else {
+            tracing::warn!("a handler was stopped: its request's deadline has long passed");
+            &metrics.handler_timeouts
+        };
+        count.inc();
         serving.over(&failure.to_string());
+    }
+
+    fn deadline(&self, serving: &Serving) -> Option<Instant> {
+        serving.deadline.checked_add(self.overtime?)
     }
 }

@@ -53,6 +53,7 @@ mod tcp;
 #[cfg(test)]
 mod tests;
 mod upkeep;
+mod waiting;
 
 pub use error::{Error, Stage};
 pub use factory::{Closing, Factory};

@@ -70,6 +70,7 @@
 pub mod adapter;
 #[cfg(feature = "amqp")]
 pub mod amqp;
+mod bounds;
 mod broker;
 mod consumer;
 #[cfg(feature = "client")]
@@ -96,12 +97,13 @@ mod runner;
 #[cfg(test)]
 mod tests;
 
+pub use crate::toolkit::outcome::Outcome;
 pub use adapter::{Adapter, Capabilities, Consume, Order, Start, TopicOptions};
 pub use broker::{Broker, Health, Options, Subscription, SubscriptionId};
 pub use consumer::Consumer;
 pub use delivery::{Delivery, Settle};
 pub use error::{Error, ErrorKind};
-pub use group::{ConsumerGroup, Handler, Outcome};
+pub use group::{ConsumerGroup, Handler};
 pub use memory::Memory;
 pub use message::{Headers, Message, MessageBuilder};
 pub use metrics::Stats;

@@ -8,6 +8,7 @@
 //! | `message_broker` | one interface over systems that carry messages | `toolkit`; adapters: `client`, `nats`, `redis`, `amqp`, `kafka` |
 //! | `testing` | doubles of handlers, servers and systems that do as a test tells them | `toolkit` |
 
+mod alarm;
 #[cfg(feature = "toolkit")]
 pub mod connection_pool;
 mod contain;
@@ -15,6 +16,7 @@ mod contain;
 pub mod event_processor;
 #[cfg(feature = "toolkit")]
 pub mod message_broker;
+pub(crate) mod outcome;
 #[cfg(feature = "toolkit")]
 pub mod testing;
 pub mod worker_pool;

@@ -26,11 +26,13 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 
 /// Part of the toolkit, and the other parts it may import: mostly none, so that each can be used alone.
 const PARTS: &[(&str, &[&str])] = &[
+    ("alarm", &[]),
     ("contain", &[]),
-    ("worker_pool", &["contain"]),
+    ("worker_pool", &["alarm", "contain"]),
     ("event_processor", &["contain", "worker_pool"]),
-    ("connection_pool", &[]),
-    ("message_broker", &["contain"]),
+    ("connection_pool", &["alarm"]),
+    ("outcome", &[]),
+    ("message_broker", &["contain", "outcome"]),
     ("testing", &["worker_pool", "event_processor", "connection_pool", "message_broker"]),
 ];
 

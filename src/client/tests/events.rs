@@ -85,3 +85,16 @@ async fn handlers_stop_when_nobody_waits() {
         tokio::task::yield_now().await;
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_event_handler_that_never_ends_fails_its_request() {
+    let mut net = Net::new();
+    let (provider, mut wire) = net.provider(welcome()).await;
+    let once = HandlerOptions::default().retry(Retry::never()).timeout(SOON / 5);
+    let processor = EventProcessor::new(Options::default().handler(once)).unwrap();
+    processor.register(ScriptedEvents::new(ANY, "hangs", |_, _| Step::hang())).unwrap();
+    serve(&provider, &processor);
+    event(&mut wire, 1, Some(b"a"), b"").await;
+    assert_eq!(outcome(&mut wire).await, "hangs: not done within 1s");
+    assert_eq!(processor.metrics().snapshot().handler(ANY, "hangs").unwrap().timeouts, 1);
+}

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::time::Instant;
 
-use super::super::{Body, Error, ErrorKind, Request};
+use super::super::{Body, Error, ErrorKind, Request, ServeOptions};
 use super::wire::{Frame, Net, Wire, welcome};
 use crate::protocol::{Code, Flags, FrameType, Header};
 
@@ -396,4 +396,52 @@ async fn handlers_run_side_by_side_up_to_the_limit() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(begun.recv().await.is_none(), "the handlers' tasks have ended");
     assert_eq!(provider.receive().await.unwrap().id().as_u128(), 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_that_never_ends_gives_its_place_back() {
+    let mut net = Net::new();
+    let (provider, mut wire) = net.provider(welcome()).await;
+    let handler = |mut request: Request| async move {
+        match &request.bytes().await?[..] {
+            b"hang" => std::future::pending().await,
+            _ => request.respond("echo").await,
+        }
+    };
+    let options = ServeOptions::new(1);
+    assert_eq!(options, options.overtime(Duration::from_secs(30)));
+    let (serving, options) = (provider.clone(), options.overtime(SOON / 5));
+    tokio::spawn(async move { serving.serve_with(options, handler).await });
+    let start = Instant::now();
+    wire.request(1, SOON / 5, b"hang").await;
+    wire.request(2, SOON, b"echo").await;
+    expect_error(&mut wire, 1, Code::Application, "not done by its deadline").await;
+    assert_eq!(start.elapsed(), SOON / 5 * 2);
+    expect_response(&mut wire, 2, b"echo").await;
+    assert_eq!((provider.metrics().handler_timeouts(), provider.metrics().handler_panics()), (1, 0));
+    assert_eq!(provider.in_flight(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_may_go_on_behind_its_answer() {
+    const DAY: Duration = Duration::from_secs(86_400);
+    let mut net = Net::new();
+    let (provider, mut wire) = net.provider(welcome()).await;
+    let (tell, told) = tokio::sync::oneshot::channel();
+    let tell = std::sync::Mutex::new(Some(tell));
+    let handler = move |request: Request| {
+        let tell = tell.lock().unwrap().take();
+        async move {
+            request.respond("echo").await?;
+            tokio::time::sleep(DAY).await;
+            tell.unwrap().send(()).unwrap();
+            Ok::<_, Error>(())
+        }
+    };
+    let (serving, options) = (provider.clone(), ServeOptions::new(1).overtime(None));
+    tokio::spawn(async move { serving.serve_with(options, handler).await });
+    wire.request(1, SOON, b"").await;
+    expect_response(&mut wire, 1, b"echo").await;
+    told.await.unwrap();
+    assert_eq!(provider.metrics().handler_timeouts(), 0);
 }

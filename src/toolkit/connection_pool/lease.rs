@@ -124,7 +124,7 @@ impl<F: Factory> Checking<F> {
 
     fn end(&mut self, reason: Option<CloseReason>) {
         if let (Some(turn), Some(entry)) = (self.turn.take(), self.entry.take()) {
-            settle(turn, entry, reason, |state| state.checking -= 1);
+            settle(turn, entry, reason, Instant::now(), |state| state.checking -= 1);
         }
     }
 }
@@ -142,7 +142,8 @@ pub(super) fn give_back<F: Factory>(turn: Turn<F>, mut entry: Entry<F::Connectio
     entry.used = true;
     entry.idle_since = now;
     entry.alive_at = now;
-    settle(turn, entry, if is_broken { Some(CloseReason::Broken) } else { reason }, |state| state.in_use -= 1);
+    let reason = if is_broken { Some(CloseReason::Broken) } else { reason };
+    settle(turn, entry, reason, now, |state| state.in_use -= 1);
 }
 
 /// Moves a connection from where `leave` has it booked to the idle list, or closes it.
@@ -150,10 +151,10 @@ fn settle<F: Factory>(
     turn: Turn<F>,
     entry: Entry<F::Connection>,
     reason: Option<CloseReason>,
+    now: Instant,
     leave: impl FnOnce(&mut State<F::Connection>),
 ) {
     let shared = &turn.0;
-    let now = Instant::now();
     let mut state = shared.state();
     leave(&mut state);
     let reason = reason.or_else(|| state.why_close(&entry, &shared.options, now));

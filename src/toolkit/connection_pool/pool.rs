@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use prometheus_client::registry::Registry;
 use tokio::runtime::Handle;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 use super::lease::{Checking, Creating, Turn};
 use super::metrics::PoolCollector;
 use super::shared::Shared;
 use super::state::Taken;
+use super::waiting::Waiting;
 use super::{CloseReason, Error, Factory, Guard, InvalidOptions, Options, Stage, Stats, upkeep};
 
 /// A pool of connections. A cheap handle: clones share the same connections. When the last one is dropped the pool is
@@ -93,16 +94,20 @@ impl<F: Factory> Pool<F> {
     /// As [`Pool::get`].
     pub async fn get_within(&self, limit: Duration) -> Result<Guard<F>, Error<F::Error>> {
         let shared = self.shared();
-        let picked = Turn::take_free(shared).map(|turn| pick(turn, Instant::now()));
+        let picked = Turn::take_free(shared).map(|turn| pick(turn, None));
         if let Some(Picked::Lend(guard)) = picked {
             return Ok(guard);
         }
         let begin = Instant::now();
-        let waiting = Waiting::begin(shared);
+        let mut waiting = Waiting::begin(shared, begin);
         let mut progress = Progress::default();
-        let got = timeout(limit, acquire(shared, picked, &mut progress)).await;
-        let waiting_then = waiting.end(begin.elapsed(), got.is_err());
-        got.unwrap_or_else(|_| {
+        let got = tokio::select! {
+            biased;
+            got = acquire(shared, picked, &mut waiting, &mut progress) => Some(got),
+            () = shared.alarms.ring(begin.checked_add(limit)) => None,
+        };
+        let waiting_then = waiting.end(got.is_none());
+        got.unwrap_or_else(|| {
             let stats = shared.stats();
             Err(Error::Timeout {
                 after: limit,
@@ -119,7 +124,7 @@ impl<F: Factory> Pool<F> {
     /// one.
     #[must_use]
     pub fn try_get(&self) -> Option<Guard<F>> {
-        match pick(Turn::take_free(self.shared())?, Instant::now()) {
+        match pick(Turn::take_free(self.shared())?, None) {
             Picked::Lend(guard) => Some(guard),
             // not in an unknown state, only not looked at
             Picked::Check(checking) => {
@@ -229,10 +234,14 @@ enum Picked<F: Factory> {
     Closed,
 }
 
-fn pick<F: Factory>(turn: Turn<F>, now: Instant) -> Picked<F> {
+fn pick<F: Factory>(turn: Turn<F>, waiting: Option<&mut Waiting<'_, F>>) -> Picked<F> {
     let shared = &turn.0;
+    let now = Instant::now();
     let mut state = shared.state();
     let taken = state.take(&shared.factory, &shared.options, now);
+    if let (Some(waiting), Taken::Lend(_)) = (waiting, &taken) {
+        waiting.served(&mut state, now);
+    }
     let lacks = shared.options.min_idle > 0 && state.lacks_idle(&shared.options);
     drop(state);
     if lacks {
@@ -258,16 +267,17 @@ fn pick<F: Factory>(turn: Turn<F>, now: Instant) -> Picked<F> {
 async fn acquire<F: Factory>(
     shared: &Arc<Shared<F>>,
     mut picked: Option<Picked<F>>,
+    waiting: &mut Waiting<'_, F>,
     progress: &mut Progress<F::Error>,
 ) -> Result<Guard<F>, Error<F::Error>> {
-    let mut backoff = shared.options.backoff();
+    let mut backoff = None;
     let mut attempts = 0;
     loop {
         let next = match picked.take() {
             Some(next) => next,
             None => {
                 progress.stage = Stage::Waiting;
-                pick(Turn::wait(shared).await?, Instant::now())
+                pick(Turn::wait(shared).await?, Some(&mut *waiting))
             }
         };
         match next {
@@ -295,8 +305,9 @@ async fn acquire<F: Factory>(
                 if let Error::Create { source, .. } = failed {
                     progress.failure = Some(source);
                 }
+                let backoff = backoff.get_or_insert_with(|| shared.options.backoff());
                 sleep(backoff.next().unwrap_or(shared.options.backoff_max)).await;
-                picked = Some(pick(turn, Instant::now()));
+                picked = Some(pick(turn, Some(&mut *waiting)));
             }
         }
     }
@@ -304,37 +315,4 @@ async fn acquire<F: Factory>(
 
 fn lend<F: Factory>(checking: Checking<F>) -> Result<Guard<F>, Error<F::Error>> {
     checking.lend().map(|(turn, entry)| Guard::new(turn, entry)).ok_or(Error::Closed)
-}
-
-/// An acquisition not served at once, counted while it lasts.
-struct Waiting<F: Factory> {
-    shared: Arc<Shared<F>>,
-}
-
-impl<F: Factory> Waiting<F> {
-    fn begin(shared: &Arc<Shared<F>>) -> Waiting<F> {
-        shared.state().waiting += 1;
-        Waiting { shared: shared.clone() }
-    }
-
-    /// Counts how it ended; how many waited, this one included.
-    fn end(self, time: Duration, timed_out: bool) -> usize {
-        let mut state = self.shared.state();
-        state.counts.waits.observe(time);
-        state.counts.timeouts += u64::from(timed_out);
-        state.waiting
-    }
-}
-
-impl<F: Factory> Drop for Waiting<F> {
-    fn drop(&mut self) {
-        let mut state = self.shared.state();
-        state.waiting -= 1;
-        // kept for somebody who gave up
-        let surplus = state.idle.len() > self.shared.options.idle_limit() + state.waiting;
-        drop(state);
-        if surplus {
-            self.shared.upkeep.notify_one();
-        }
-    }
 }

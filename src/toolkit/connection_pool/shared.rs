@@ -1,5 +1,6 @@
 //! What handles, guards and the upkeep share.
 
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use tokio::time::{Instant, timeout};
 
 use super::lease::{Creating, Turn};
 use super::state::{Entry, State};
+use super::waiting::Alarms;
 use super::{CloseReason, Error, Factory, Options, Stats};
 
 /// How long the future of [`Factory::close`] may take.
@@ -20,6 +22,9 @@ pub(super) struct Shared<F: Factory> {
     /// One turn per connection outside the idle list. Fair: first come, first served.
     pub(super) turns: Semaphore,
     state: Mutex<State<F::Connection>>,
+    /// Acquisitions not served at once. The books look at it; it is counted outside of their lock.
+    pub(super) waiting: Arc<AtomicUsize>,
+    pub(super) alarms: Alarms,
     /// Something for the upkeep to do.
     pub(super) upkeep: Notify,
     /// A closed pool has one connection less.
@@ -29,10 +34,13 @@ pub(super) struct Shared<F: Factory> {
 
 impl<F: Factory> Shared<F> {
     pub(super) fn new(factory: F, options: Options, runtime: Handle) -> Shared<F> {
+        let waiting = Arc::<AtomicUsize>::default();
         Shared {
             factory,
             turns: Semaphore::new(options.max_open),
-            state: Mutex::new(State::new(&options)),
+            state: Mutex::new(State::new(&options, waiting.clone())),
+            waiting,
+            alarms: Alarms::new(&runtime),
             upkeep: Notify::new(),
             fewer: Notify::new(),
             options,

@@ -2,6 +2,8 @@
 //! is done under one short lock, which is what makes a snapshot consistent.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::time::Instant;
 
@@ -52,7 +54,8 @@ pub(super) struct State<C> {
     pub(super) checking: usize,
     closing: usize,
     creating: usize,
-    pub(super) waiting: usize,
+    /// Acquisitions not served at once; counted outside.
+    waiting: Arc<AtomicUsize>,
     pub(super) closed: bool,
     /// What was last alive before this is not lent without a validation: a connection was found dead since.
     suspect_before: Option<Instant>,
@@ -62,14 +65,14 @@ pub(super) struct State<C> {
 }
 
 impl<C> State<C> {
-    pub(super) fn new(options: &Options) -> State<C> {
+    pub(super) fn new(options: &Options, waiting: Arc<AtomicUsize>) -> State<C> {
         State {
             idle: VecDeque::with_capacity(options.idle_limit().min(64)),
             in_use: 0,
             checking: 0,
             closing: 0,
             creating: 0,
-            waiting: 0,
+            waiting,
             closed: false,
             suspect_before: None,
             upkeep_at: None,
@@ -85,9 +88,13 @@ impl<C> State<C> {
             checking: self.checking,
             closing: self.closing,
             creating: self.creating,
-            waiting: self.waiting,
+            waiting: self.waiting(),
             ..self.counts.clone()
         }
+    }
+
+    fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
     }
 
     pub(super) fn open(&self) -> usize {
@@ -201,7 +208,7 @@ impl<C> State<C> {
         } else if entry.is_expired(now) {
             Some(CloseReason::Lifetime)
         } else {
-            (self.idle.len() >= options.idle_limit() + self.waiting).then_some(CloseReason::Surplus)
+            (self.idle.len() >= options.idle_limit() + self.waiting()).then_some(CloseReason::Surplus)
         }
     }
 
@@ -225,7 +232,7 @@ impl<C> State<C> {
         if let Some(place) = self.idle.iter().position(|entry| entry.is_expired(now)) {
             return Some((place, CloseReason::Lifetime));
         }
-        if self.idle.len() > options.idle_limit() + self.waiting {
+        if self.idle.len() > options.idle_limit() + self.waiting() {
             return Some((0, CloseReason::Surplus));
         }
         let above_min = self.idle.len() > options.min_idle;

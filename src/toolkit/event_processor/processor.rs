@@ -266,7 +266,8 @@ impl EventProcessor {
 }
 
 /// A [worker pool](worker_pool)'s handler: bounds how many events are processed at once, queues more, shuts down in
-/// order. Retries are the event handlers' own; the pool makes none.
+/// order. Retries are the event handlers' own; the pool makes none. Its timeout is for an event with all of them: with the
+/// defaults of both, four attempts of 30 s are within the pool's 5 min.
 ///
 /// ```
 /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -195,15 +195,31 @@ pub struct Received {
     pub settle: Box<dyn Settle>,
 }
 
+/// What comes to a member.
+#[derive(Debug)]
+pub enum Event {
+    /// A message.
+    Message(Received),
+    /// So many messages the system has dropped, to keep a topic's bound, before they were handled. They are counted;
+    /// there is nothing else to be done.
+    Lost(u64),
+}
+
+impl From<Received> for Event {
+    fn from(received: Received) -> Event {
+        Event::Message(received)
+    }
+}
+
 /// The messages of one member of one group.
 #[async_trait]
 pub trait Source: fmt::Debug + Send {
-    /// The next message; waits for it. May be dropped and called again without losing one.
+    /// What comes next; waits for it. May be dropped and called again without losing a message.
     ///
     /// # Errors
     /// Any error ends this source; after a [retryable](ErrorKind::is_retryable) one the caller asks the adapter for
     /// another.
-    async fn next(&mut self) -> Result<Received, Error>;
+    async fn next(&mut self) -> Result<Event, Error>;
 
     /// Leaves the group: what was fetched and not handed out goes back.
     ///

@@ -33,6 +33,7 @@ use tokio::time::timeout;
 
 use self::reader::Reader;
 use super::adapter::Source;
+use super::bounds::check_timeout;
 use super::feed::Feed;
 use super::{Adapter, Capabilities, Consume, Error, ErrorKind, Message, Order, Place, Published, TopicOptions};
 
@@ -144,6 +145,7 @@ impl Amqp {
     /// # Errors
     /// [`ErrorKind::Connection`] where RabbitMQ doesn't answer; [`ErrorKind::Invalid`] for a URL that can't be used.
     pub async fn connect(options: Options) -> Result<Amqp, Error> {
+        check_timeout(options.timeout)?;
         if let Err(why) = options.url.parse::<lapin::uri::AMQPUri>() {
             return Err(Error::new(ErrorKind::Invalid, format!("url: expected amqp://host:port/vhost: {why}")));
         }

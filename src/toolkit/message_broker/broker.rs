@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
+use super::bounds::{check_timeout, within};
 use super::group::SharedHandler;
 use super::metrics::Counts;
 use super::runner::Runner;
@@ -23,7 +24,8 @@ use super::{
 /// How a [`Broker`] behaves whatever the system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// How long a call may take, reconnecting included. Default 10 s.
+    /// How long a call may take, reconnecting included; more than zero, or every call is refused as
+    /// [`ErrorKind::Invalid`]. Default 10 s.
     pub timeout: Duration,
 }
 
@@ -141,6 +143,7 @@ impl Broker {
         if self.inner.closed.load(Ordering::Acquire) {
             return Err(Error::new(ErrorKind::Closed, "this broker handle was closed"));
         }
+        check_timeout(self.inner.options.timeout)?;
         Ok(&self.inner.adapter)
     }
 
@@ -150,9 +153,7 @@ impl Broker {
 
     /// Bounds a call.
     async fn bounded<T>(&self, what: &str, call: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-        let limit = self.inner.options.timeout;
-        let late = |_| Err(Error::new(ErrorKind::Timeout, format!("{what}: not within {limit:?}")));
-        timeout(limit, call).await.unwrap_or_else(late)
+        within(self.inner.options.timeout, what, call).await
     }
 
     /// Publishes a message to its topic. Resolves when the system has taken charge of it: what was published then is
@@ -278,10 +279,13 @@ impl Broker {
         Ok(Subscription { id, group: name, topics })
     }
 
-    /// Ends a subscription: takes no more messages, waits for the handlers that run, leaves.
+    /// Ends a subscription: takes no more messages, waits for the handlers that run, leaves. Handlers are stopped at
+    /// their [timeout](ConsumerGroup::handler_timeout), as ever; those that block their thread are not waited for much
+    /// longer than that.
     ///
     /// # Errors
-    /// [`ErrorKind::UnknownSubscription`]; what the subscription itself ended with, if it did.
+    /// [`ErrorKind::UnknownSubscription`]; [`ErrorKind::Timeout`] where a handler blocks its thread; what the
+    /// subscription itself ended with, if it did.
     pub async fn unsubscribe(&self, id: SubscriptionId) -> Result<(), Error> {
         let unknown = || Error::new(ErrorKind::UnknownSubscription, format!("there is no subscription {id}"));
         let running = self.running().remove(&id).ok_or_else(unknown)?;
@@ -390,7 +394,7 @@ impl Broker {
         self.inner.counts.register(registry);
     }
 
-    /// Ends all subscriptions, waiting for the handlers that run, and closes the connections. Bound it with
+    /// Ends all subscriptions as [`Broker::unsubscribe`] does, and closes the connections. Bound it with
     /// [`tokio::time::timeout`] where a handler may take long.
     pub async fn close(&self) {
         self.inner.closed.store(true, Ordering::Release);
@@ -403,7 +407,9 @@ impl Broker {
                 tracing::debug!(%id, %error, "a subscription ended badly");
             }
         }
-        self.inner.adapter.close().await;
+        if timeout(self.inner.options.timeout, self.inner.adapter.close()).await.is_err() {
+            tracing::debug!(system = self.system(), "the connections were not closed in time");
+        }
     }
 }
 

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 
-use super::adapter::Source;
+use super::adapter::{Event, Source};
+use super::bounds::within;
 use super::metrics::Counts;
-use super::{Adapter, Consume, Delivery, Error, ErrorKind};
+use super::{Adapter, Consume, Delivery, Error};
 
 /// Waits between attempts to join again: from this to [`REJOIN_MAX`], doubling, with jitter.
 const REJOIN_MIN: Duration = Duration::from_millis(50);
@@ -23,7 +24,7 @@ pub struct Consumer {
     source: Option<Box<dyn Source>>,
     counts: Arc<Counts>,
     rejoin: Rejoin,
-    /// How long joining may take.
+    /// How long joining, settling and leaving may take, each.
     limit: Duration,
 }
 
@@ -48,8 +49,7 @@ pub(super) fn waits(min: Duration, max: Duration) -> ExponentialBackoff {
 }
 
 async fn join(adapter: &dyn Adapter, consume: &Consume, limit: Duration) -> Result<Box<dyn Source>, Error> {
-    let late = |_| Err(Error::new(ErrorKind::Timeout, format!("join: not within {limit:?}")));
-    timeout(limit, adapter.consume(consume)).await.unwrap_or_else(late)
+    within(limit, "join", adapter.consume(consume)).await
 }
 
 impl Consumer {
@@ -82,10 +82,11 @@ impl Consumer {
             }
             let Some(source) = &mut self.source else { continue };
             match source.next().await {
-                Ok(received) => {
+                Ok(Event::Lost(count)) => self.counts.lost(count),
+                Ok(Event::Message(received)) => {
                     self.rejoin = Rejoin::default();
                     let holds = !self.adapter.capabilities().delayed_nack;
-                    return Ok(Delivery::new(received, self.counts.clone(), holds));
+                    return Ok(Delivery::new(received, self.counts.clone(), holds, self.limit));
                 }
                 Err(error) if error.is_retryable() => {
                     tracing::warn!(%error, topic = self.consume.topic, group = self.consume.group, "lost a subscription");
@@ -119,7 +120,7 @@ impl Consumer {
     /// Where that can't be said to the system; it then finds out by itself.
     pub async fn leave(mut self) -> Result<(), Error> {
         match self.source.take() {
-            Some(source) => source.leave().await,
+            Some(source) => within(self.limit, "leaving", source.leave()).await,
             None => Ok(()),
         }
     }

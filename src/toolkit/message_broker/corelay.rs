@@ -20,6 +20,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::adapter::{Received, Source};
+use super::bounds::check_timeout;
 use super::consumer::waits;
 use super::delivery::Settle;
 use super::feed::{self, Feed};
@@ -116,6 +117,7 @@ impl Corelay {
     /// # Errors
     /// [`ErrorKind::Connection`] where no broker answers; [`ErrorKind::Invalid`] for options that can't be used.
     pub async fn connect(options: Options) -> Result<Corelay, Error> {
+        check_timeout(options.timeout)?;
         if options.groups.is_empty() {
             return Err(Error::new(ErrorKind::Invalid, "groups is empty: what is published would go nowhere"));
         }
@@ -338,7 +340,7 @@ async fn hold(mut request: Request, topic: String, limit: Duration, into: feed::
     let (message, attempt) = decode(&topic, &request, body);
     let (settle, settled) = oneshot::channel::<Order>();
     let received = Received { message, attempt, settle: Box::new(Held { settle }) };
-    if into.send(Ok(received)).await.is_err() {
+    if into.send(Ok(received.into())).await.is_err() {
         let _ = request.fail(AGAIN).await;
         return;
     }

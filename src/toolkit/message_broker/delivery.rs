@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use super::adapter::Received;
+use super::bounds::within;
 use super::metrics::Counts;
 use super::{Error, Message};
 
@@ -40,13 +42,15 @@ pub struct Delivery {
     counts: Arc<Counts>,
     /// The system can't keep it back: this member has to.
     holds: bool,
+    /// How long settling may take.
+    limit: Duration,
 }
 
 impl Delivery {
-    pub(super) fn new(received: super::adapter::Received, counts: Arc<Counts>, holds: bool) -> Delivery {
+    pub(super) fn new(received: Received, counts: Arc<Counts>, holds: bool, limit: Duration) -> Delivery {
         counts.delivered(received.attempt);
-        let super::adapter::Received { message, attempt, settle } = received;
-        Delivery { message, attempt, settle: Some(settle), counts, holds }
+        let Received { message, attempt, settle } = received;
+        Delivery { message, attempt, settle: Some(settle), counts, holds, limit }
     }
 
     /// The message.
@@ -69,7 +73,7 @@ impl Delivery {
     /// [`ErrorKind::Timeout`](super::ErrorKind::Timeout): it may be.
     pub async fn ack(mut self) -> Result<(), Error> {
         let Some(settle) = self.settle.take() else { return Ok(()) };
-        let done = settle.ack().await;
+        let done = within(self.limit, "acknowledging", settle.ack()).await;
         self.counts.settled(done.is_ok(), true);
         done
     }
@@ -92,7 +96,7 @@ impl Delivery {
             tokio::time::sleep(delay).await;
         }
         let Some(settle) = self.settle.take() else { return Ok(()) };
-        let done = settle.nack(delay).await;
+        let done = within(self.limit, "refusing", settle.nack(delay)).await;
         self.counts.settled(done.is_ok(), false);
         done
     }

@@ -8,18 +8,18 @@ use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use super::adapter::{Received, Source};
+use super::adapter::{Event, Source};
 use super::{Error, ErrorKind};
 
 /// Where the task puts messages.
-pub(super) type Into = mpsc::Sender<Result<Received, Error>>;
+pub(super) type Into = mpsc::Sender<Result<Event, Error>>;
 
 /// Resolves when the task is to end.
 pub(super) type Stop = oneshot::Receiver<()>;
 
 /// The reading end.
 pub(super) struct Feed {
-    received: mpsc::Receiver<Result<Received, Error>>,
+    received: mpsc::Receiver<Result<Event, Error>>,
     stop: Option<oneshot::Sender<()>>,
     task: Option<JoinHandle<Result<(), Error>>>,
 }
@@ -46,7 +46,7 @@ impl Feed {
 
 #[async_trait]
 impl Source for Feed {
-    async fn next(&mut self) -> Result<Received, Error> {
+    async fn next(&mut self) -> Result<Event, Error> {
         let ended = || Err(Error::new(ErrorKind::Connection, "the subscription ended"));
         self.received.recv().await.unwrap_or_else(ended)
     }
@@ -55,7 +55,7 @@ impl Source for Feed {
         self.stop.take();
         self.received.close();
         while let Some(left) = self.received.recv().await {
-            if let Ok(received) = left {
+            if let Ok(Event::Message(received)) = left {
                 received.settle.nack(Duration::ZERO).await?;
             }
         }
@@ -71,7 +71,7 @@ impl Drop for Feed {
         // the task ends by itself, as its stop is gone
         self.received.close();
         while let Ok(left) = self.received.try_recv() {
-            if let Ok(received) = left {
+            if let Ok(Event::Message(received)) = left {
                 received.settle.abandon();
             }
         }

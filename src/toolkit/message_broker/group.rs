@@ -1,30 +1,11 @@
 //! A group of handlers.
 
-use std::fmt::Display;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Consume, Error, ErrorKind, Message, Order, Start, name};
-
-/// What a [`Handler`] may return: nothing, or a `Result` whose error has the message delivered again.
-pub trait Outcome: Send + 'static {
-    /// What went wrong, if something did.
-    fn failure(self) -> Option<String>;
-}
-
-impl Outcome for () {
-    fn failure(self) -> Option<String> {
-        None
-    }
-}
-
-impl<E: Display + Send + 'static> Outcome for Result<(), E> {
-    fn failure(self) -> Option<String> {
-        self.err().map(|error| error.to_string())
-    }
-}
+use super::{Consume, Error, ErrorKind, Message, Order, Outcome, Start, name};
 
 /// What is called for each message. Every function of a [`Message`] that gives a future of an [`Outcome`] is one.
 pub trait Handler: Send + Sync + 'static {

@@ -11,9 +11,10 @@
 //! - [`Order::PerKey`](super::Order::PerKey) hands out the next message of a partition when the one before is
 //!   acknowledged.
 //! - A plain subscription takes the partitions there are when it begins, without a group.
-//! - Tested on librdkafka's mock cluster, which can't create or delete topics by the protocol: these two have not been
-//!   run.
+//! - What retention drops before it was handled is not known: offsets have gaps for other reasons too.
 //! - TLS needs a librdkafka built with OpenSSL: the cargo feature `kafka-tls`.
+//! - Tested on librdkafka's mock cluster, which knows no TLS and can't create or delete topics by the protocol: these
+//!   have not been run.
 
 mod codec;
 mod fault;

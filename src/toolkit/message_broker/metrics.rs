@@ -37,6 +37,9 @@ pub struct Stats {
     pub dead_lettered: u64,
     /// Messages given up after their last attempt, without a dead letter topic.
     pub dropped: u64,
+    /// Messages the system had dropped by the time they were to be handled, to keep a topic's bound, as far as it says
+    /// so.
+    pub lost: u64,
     /// Times a member lost its connection and joined again.
     pub rejoined: u64,
 }
@@ -58,6 +61,7 @@ pub(super) struct Counts {
     pub(super) handler_timeouts: Counter,
     pub(super) dead_lettered: Counter,
     pub(super) dropped: Counter,
+    lost: Counter,
     pub(super) rejoined: Counter,
 }
 
@@ -81,6 +85,7 @@ impl Default for Counts {
             handler_timeouts: Counter::default(),
             dead_lettered: Counter::default(),
             dropped: Counter::default(),
+            lost: Counter::default(),
             rejoined: Counter::default(),
         }
     }
@@ -102,6 +107,7 @@ impl Counts {
             ("handler_timeouts", "Handlers stopped because they took too long", &self.handler_timeouts),
             ("dead_lettered", "Messages moved to a dead letter topic", &self.dead_lettered),
             ("dropped", "Messages given up after their last attempt", &self.dropped),
+            ("lost", "Messages the system dropped before they were handled", &self.lost),
             ("rejoined", "Times a member lost its connection and joined again", &self.rejoined),
         ];
         for (name, help, counter) in counters {
@@ -127,6 +133,7 @@ impl Counts {
             handler_timeouts: self.handler_timeouts.get(),
             dead_lettered: self.dead_lettered.get(),
             dropped: self.dropped.get(),
+            lost: self.lost.get(),
             rejoined: self.rejoined.get(),
         }
     }
@@ -151,6 +158,10 @@ impl Counts {
             (true, false) => self.nacked.inc(),
             (false, _) => self.settle_failures.inc(),
         };
+    }
+
+    pub(super) fn lost(&self, count: u64) {
+        self.lost.inc_by(count);
     }
 
     pub(super) fn handled(&self, time: Duration) {

@@ -26,7 +26,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::adapter::{Received, Source};
+use super::adapter::{Event, Received, Source};
+use super::bounds::check_timeout;
 use super::delivery::Settle;
 use super::feed::{self, Feed};
 use super::{Adapter, Capabilities, Consume, Error, ErrorKind, Message, Order, Place, Published, Start, TopicOptions};
@@ -118,6 +119,7 @@ impl Nats {
     /// [`ErrorKind::Invalid`] for a URL or prefix that can't be used.
     pub async fn connect(options: Options) -> Result<Nats, Error> {
         let Options { url, prefix, timeout } = options;
+        check_timeout(timeout)?;
         if !prefix.is_empty() {
             super::name::check("prefix", &prefix)?;
         }
@@ -430,8 +432,8 @@ impl Reader {
             let message = message.map_err(|error| self.why(&error.to_string()))?;
             let Some(slot) = free.pop() else { return Ok(true) };
             // a member that is leaving gives it back
-            if let Err(left) = into.send(Ok(self.receive(message, slot))).await
-                && let Ok(received) = left.0
+            if let Err(left) = into.send(Ok(self.receive(message, slot).into())).await
+                && let Ok(Event::Message(received)) = left.0
             {
                 received.settle.abandon();
             }

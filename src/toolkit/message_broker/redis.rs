@@ -24,6 +24,7 @@ use async_trait::async_trait;
 use self::reader::Reader;
 use self::scripts::Scripts;
 use super::adapter::Source;
+use super::bounds::check_timeout;
 use super::feed::Feed;
 use super::{Adapter, Capabilities, Consume, Error, ErrorKind, Message, Place, Published, Start, TopicOptions};
 
@@ -117,6 +118,7 @@ impl Redis {
     /// # Errors
     /// [`ErrorKind::Connection`] where Redis doesn't answer; [`ErrorKind::Invalid`] for a URL that can't be used.
     pub async fn connect(options: Options) -> Result<Redis, Error> {
+        check_timeout(options.timeout)?;
         let invalid = |error| Error::new(ErrorKind::Invalid, "url: expected redis://host:port").caused_by(error);
         let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 4);
         let info = options.url.as_str().into_connection_info().map_err(invalid)?;

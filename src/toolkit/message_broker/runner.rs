@@ -7,6 +7,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
+use super::bounds::within;
 use super::group::SharedHandler;
 use super::metrics::Counts;
 use super::{Adapter, Consumer, ConsumerGroup, Delivery, Error, ErrorKind, Message};
@@ -54,12 +55,27 @@ impl Runner {
             }
             while handlers.try_join_next().is_some() {}
         };
-        while handlers.join_next().await.is_some() {}
         if let Err(error) = &ended {
             tracing::error!(%error, group = self.group.name, "a subscription ended");
         }
+        let finished = self.finish(&mut handlers).await;
         let left = consumer.leave().await;
-        ended.and(left)
+        ended.and(finished).and(left)
+    }
+
+    /// Waits for the handlers: for their own time, and what settling may take after it. What is not over then blocks
+    /// its thread, so that nothing can stop it.
+    async fn finish(&self, handlers: &mut JoinSet<()>) -> Result<(), Error> {
+        let settling = self.group.retry_max.saturating_add(self.limit.saturating_mul(2));
+        let most = self.group.handler_limit().saturating_add(settling);
+        let finish = async { while handlers.join_next().await.is_some() {} };
+        if timeout(most, finish).await.is_ok() {
+            return Ok(());
+        }
+        let blocked = handlers.len();
+        self.counts.handler_timeouts.inc_by(blocked as u64);
+        tracing::error!(blocked, group = self.group.name, "handlers block their threads and are not waited for");
+        Err(Error::new(ErrorKind::Timeout, format!("{blocked} handlers block their threads: not waited for")))
     }
 
     async fn handle(self: Arc<Self>, delivery: Delivery, _slot: Option<OwnedSemaphorePermit>) {
@@ -115,8 +131,7 @@ impl Runner {
         };
         tracing::warn!(%id, topic, failure, dead_letter = dead, "a message was given up");
         let letter = message.clone().dead(dead, &self.group.name, failure);
-        let late = |_| Err(Error::new(ErrorKind::Timeout, format!("not within {:?}", self.limit)));
-        if let Err(error) = timeout(self.limit, self.adapter.publish(letter)).await.unwrap_or_else(late) {
+        if let Err(error) = within(self.limit, "publish", self.adapter.publish(letter)).await {
             // better again than lost
             tracing::warn!(%id, %error, "a message could not be moved to its dead letter topic");
             return delivery.nack_after(self.group.retry_max).await;

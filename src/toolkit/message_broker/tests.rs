@@ -4,3 +4,4 @@ mod groups;
 mod in_flight;
 mod ordering;
 mod outage;
+mod stuck;

@@ -36,7 +36,7 @@ pub trait Handler: Send + Sync + 'static {
 
     /// Works on `job`. What an attempt that failed leaves in it, the next one finds.
     ///
-    /// The future is dropped where it stands when the job's timeout passes, when its [`Ticket`](super::Ticket) is
+    /// The future is dropped where it stands when the job's timeout or deadline passes, when its [`Ticket`](super::Ticket) is
     /// cancelled, and when a shutdown's deadline passes. A panic is contained: the job fails with [`Cause::Panicked`].
     fn process(
         &self,
@@ -53,7 +53,8 @@ pub trait Handler: Send + Sync + 'static {
         }
     }
 
-    /// Whether trying again may help. It may, unless implemented. Panics are never retried, timeouts always.
+    /// Whether trying again may help. It may, unless implemented. Panics are never retried, timeouts always, up to the
+    /// job's [deadline](Handler::deadline).
     fn is_retryable(&self, error: &Self::Error) -> bool {
         let _ = error;
         true
@@ -61,6 +62,13 @@ pub trait Handler: Send + Sync + 'static {
 
     /// How long each attempt at this job may take, instead of the pool's [timeout](super::Options::timeout).
     fn timeout(&self, job: &Self::Job) -> Option<Duration> {
+        let _ = job;
+        None
+    }
+
+    /// When this job is of no use any more: what runs then is stopped with [`Cause::TooLate`], and nothing is begun
+    /// behind it. Beside the timeout of each attempt, not instead of it. Never, unless implemented.
+    fn deadline(&self, job: &Self::Job) -> Option<Instant> {
         let _ = job;
         None
     }
@@ -88,7 +96,7 @@ impl Attempt<'_> {
         self.worker
     }
 
-    /// When this attempt times out.
+    /// When this attempt is stopped.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         self.deadline
@@ -118,6 +126,8 @@ pub enum Cause<E> {
     Failed(E),
     /// It took longer than it may.
     TimedOut(Duration),
+    /// The job's [deadline](Handler::deadline) passed.
+    TooLate,
     /// The handler panicked, with this text.
     Panicked(String),
 }
@@ -126,6 +136,7 @@ impl<E: Display> Display for Cause<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Cause::Failed(error) => error.fmt(f),
+            Cause::TooLate => f.write_str("not done by its deadline"),
             Cause::TimedOut(after) => write!(f, "not done within {after:?}"),
             Cause::Panicked(text) => write!(f, "the handler panicked: {text}"),
         }

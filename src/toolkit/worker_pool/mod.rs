@@ -8,14 +8,14 @@
 //! ```
 //!
 //! - A worker is a task that works on one job after the other, so that no more than N run at once, whatever happens; a
-//!   job costs no task, no allocation, and a timer only if it has a timeout.
+//!   job costs no task, no allocation and no timer of its own.
 //! - Up to 64 workers are started at once, further ones as they are needed: whoever takes a job and leaves nobody idle
 //!   starts one more.
 //! - A job that waits for its next attempt keeps no worker, up to a limit; in an ordered pool it does keep back the jobs
 //!   of its key.
 //! - Every job accepted ends in exactly one of: processed, failed, cancelled, abandoned.
-//! - A handler's panic ends its job. A handler that never ends is stopped by the timeout or by the shutdown's deadline,
-//!   both counted; one that blocks its thread can't be, and is reported.
+//! - A handler's panic ends its job. A handler that never ends is stopped by the timeout ([`DEFAULT_TIMEOUT`] unless
+//!   set otherwise) or by the shutdown's deadline, both counted; one that blocks its thread can't be, and is reported.
 //!
 //! ```
 //! # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -47,6 +47,7 @@
 //! # }
 //! ```
 
+mod clock;
 mod crew;
 mod handler;
 mod metrics;
@@ -63,7 +64,7 @@ mod worker;
 
 pub use handler::{Attempt, Cause, Failure, Handler, HandlerFn, handler_fn};
 pub use metrics::{Histogram, MAX_WORKER_SERIES, Metrics, Snapshot, WorkerSnapshot};
-pub use options::{ConfigError, MAX_WORKERS, Options};
+pub use options::{ConfigError, DEFAULT_TIMEOUT, MAX_WORKERS, Options};
 pub use pool::{Abandoned, Report, SourcePool, SubmitError, WorkerPool};
 pub use retry::{Retry, RetryError};
 pub use source::Source;

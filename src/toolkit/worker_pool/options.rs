@@ -9,6 +9,12 @@ use super::retry::{Retry, RetryError};
 /// The most workers a pool may have: a guard against a figure that is none (a negative one, cast).
 pub const MAX_WORKERS: usize = 1 << 20;
 
+/// How long an attempt may take in a pool that is told nothing else: 5 min. That is ten times what the toolkit gives
+/// where somebody waits for an outcome (an event's handler, a message's: 30 s), as jobs are what nobody waits for: they
+/// convert, upload, report. And it is short enough for workers that all hang on a peer which went away to be back before
+/// anybody has been called out of bed.
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(300);
+
 /// A pool's workers, queue, retries and timeout.
 ///
 /// ```
@@ -64,10 +70,10 @@ pub enum ConfigError {
 }
 
 impl Options {
-    /// At most `workers` jobs at once (1 to [`MAX_WORKERS`]), a queue for 1,000, no retries and no timeout.
+    /// At most `workers` jobs at once (1 to [`MAX_WORKERS`]), a queue for 1,000, no retries, and [`DEFAULT_TIMEOUT`].
     #[must_use]
     pub fn new(workers: usize) -> Options {
-        Options { workers, queue: 1000, retry: Retry::never(), timeout: None, times: true }
+        Options { workers, queue: 1000, retry: Retry::never(), timeout: Some(DEFAULT_TIMEOUT), times: true }
     }
 
     /// Jobs that may wait for a worker, at least 1. An ordered pool shares it out evenly to its workers. As many again,
@@ -86,8 +92,8 @@ impl Options {
     }
 
     /// How long each attempt at a job may take, [`Handler::on_error`](super::Handler::on_error) too. A job may have
-    /// [its own](super::Handler::timeout). Without one, a job that never ends keeps its worker until the pool is shut
-    /// down.
+    /// [its own](super::Handler::timeout). Default [`DEFAULT_TIMEOUT`]. With `None` a job that never ends keeps its
+    /// worker until the pool is shut down.
     #[must_use]
     pub fn timeout(mut self, timeout: impl Into<Option<Duration>>) -> Options {
         self.timeout = timeout.into();

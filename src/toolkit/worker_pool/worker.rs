@@ -11,6 +11,7 @@ use tokio::task::coop::{consume_budget, has_budget_remaining};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::clock::Clock;
 use super::crew::{Crew, Envelope, Hand, Idle, Lane, Place, Turn};
 use super::handler::{Attempt, Cause, Failure, Handler};
 use super::metrics::Tally;
@@ -86,7 +87,7 @@ impl<H: Handler, F: Feed<H::Job>> Worker<H, F> {
     async fn run(self, idle: Idle<H::Job>) {
         let mut idle = Some(idle);
         let mut hand = Hand::new(&self.work.crew);
-        let mut clock = Clock { is_off: !self.work.times, last: None };
+        let mut clock = Clock::new(self.work.times);
         while self.next(&mut hand, &mut idle).await {
             if idle.take().is_some() {
                 clock.stale();
@@ -263,11 +264,18 @@ impl<H: Handler, F: Feed<H::Job>> Worker<H, F> {
         if token.is_some_and(|token| token.is_cancelled()) {
             return Ended::Cancelled;
         }
-        let limit = match catch_unwind(AssertUnwindSafe(|| work.handler.timeout(job))) {
-            Ok(own) => own.or(work.timeout),
-            Err(_) => return self.panicked("asked for a job's timeout".into()),
-        };
-        let deadline = limit.and_then(|limit| began.unwrap_or_else(Instant::now).checked_add(limit));
+        let (limit, last) =
+            match catch_unwind(AssertUnwindSafe(|| (work.handler.timeout(job), work.handler.deadline(job)))) {
+                Ok((own, last)) => (own.or(work.timeout), last),
+                Err(_) => return self.panicked("asked for a job's time".into()),
+            };
+        let is_late = |now: Instant| last.is_some_and(|last| last <= now);
+        // without the times of attempts the clock is spared for the first, which is stopped as soon as it waits
+        if began.is_some_and(is_late) || *attempts > 1 && last.is_some() && is_late(Instant::now()) {
+            return self.late();
+        }
+        let limit_at = limit.and_then(|limit| began.unwrap_or_else(Instant::now).checked_add(limit));
+        let deadline = [limit_at, last].into_iter().flatten().min();
         let attempt = Attempt { number: *attempts, worker: self.place.number, deadline, closing: &work.crew.closing };
         let process = contain(async {
             let result = work.handler.process(job, &attempt).await;
@@ -284,9 +292,15 @@ impl<H: Handler, F: Feed<H::Job>> Worker<H, F> {
                 biased;
                 result = &mut process => result,
                 () = cancelled(token) => return self.timed(clock, began, Ended::Cancelled),
-                () = until(deadline) => {
-                    tally.count(|cell| &cell.timeouts);
-                    return self.timed(clock, began, Ended::Failed(Cause::TimedOut(limit.unwrap_or_default()), true));
+                () = clock.rings(deadline) => {
+                    let ended = match limit {
+                        Some(limit) if deadline == limit_at => {
+                            tally.count(|cell| &cell.timeouts);
+                            Ended::Failed(Cause::TimedOut(limit), true)
+                        }
+                        _ => self.late(),
+                    };
+                    return self.timed(clock, began, ended);
                 }
             }
         };
@@ -322,6 +336,11 @@ impl<H: Handler, F: Feed<H::Job>> Worker<H, F> {
         }
     }
 
+    fn late(&self) -> Ended<H::Error> {
+        self.tally().count(|cell| &cell.timeouts);
+        Ended::Failed(Cause::TooLate, false)
+    }
+
     fn panicked(&self, text: String) -> Ended<H::Error> {
         self.count_panic(&text);
         Ended::Failed(Cause::Panicked(text), false)
@@ -337,37 +356,6 @@ impl<H: Handler, F: Feed<H::Job>> Worker<H, F> {
             self.tally().record(|cell| &cell.attempts, took);
         }
         ended
-    }
-}
-
-/// When a worker's attempts begin and end. Asking for the time costs more than all else around a short job: where one
-/// follows the other at once, it begins when that has ended.
-#[derive(Debug)]
-struct Clock {
-    /// Nobody wants to know.
-    is_off: bool,
-    last: Option<Instant>,
-}
-
-impl Clock {
-    /// Something came in between that took time.
-    fn stale(&mut self) {
-        self.last = None;
-    }
-
-    /// When an attempt begins.
-    fn begin(&mut self) -> Option<Instant> {
-        if self.is_off {
-            return None;
-        }
-        Some(*self.last.get_or_insert_with(Instant::now))
-    }
-
-    /// How long it took, from `began` to now.
-    fn end(&mut self, began: Option<Instant>) -> Option<Duration> {
-        let now = began.map(|_| Instant::now());
-        self.last = now;
-        Some(now? - began?)
     }
 }
 

@@ -10,7 +10,7 @@ use lapin::types::ShortString;
 use lapin::{Channel, Consumer};
 use tokio::sync::mpsc;
 
-use super::super::adapter::Received;
+use super::super::adapter::{Event, Received};
 use super::super::delivery::Settle;
 use super::super::{Consume, Error, ErrorKind, Order, feed};
 use super::{codec, failed};
@@ -52,8 +52,8 @@ impl Reader {
             };
             let ended = received.is_err();
             // a member that is leaving gives it back
-            if let Err(left) = into.send(received).await
-                && let Ok(received) = left.0
+            if let Err(left) = into.send(received.map(Event::from)).await
+                && let Ok(Event::Message(received)) = left.0
             {
                 let _ = received.settle.nack(Duration::ZERO).await;
             }

@@ -1,5 +1,6 @@
 //! How to connect: [`Options`], and what the library's clients are told of it.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
@@ -45,6 +46,8 @@ pub struct Options {
     pub partitions: Option<u16>,
     /// Whether to use TLS.
     pub tls: bool,
+    /// The CAs by which the brokers are trusted: a PEM file. Default `None`: those the system trusts.
+    pub ca: Option<PathBuf>,
     /// Who this is, where the brokers ask (SASL).
     pub login: Option<Login>,
 }
@@ -58,6 +61,7 @@ impl Default for Options {
             session_timeout: Duration::from_secs(10),
             partitions: None,
             tls: false,
+            ca: None,
             login: None,
         }
     }
@@ -82,6 +86,9 @@ impl Options {
         }
         if self.session_timeout < Duration::from_secs(1) {
             return invalid(format!("session_timeout is {:?}: expected at least 1 s", self.session_timeout));
+        }
+        if let (Some(ca), false) = (&self.ca, self.tls) {
+            return invalid(format!("ca is {}, but tls is off: nothing would be encrypted", ca.display()));
         }
         if self.partitions == Some(0) {
             return invalid("partitions is 0: expected more, or None".into());
@@ -111,6 +118,9 @@ impl Options {
                 (true, true) => "sasl_ssl",
             },
         );
+        if let Some(ca) = &self.ca {
+            config.set("ssl.ca.location", ca.to_string_lossy());
+        }
         if let Some(login) = &self.login {
             config.set("sasl.mechanism", &login.mechanism);
             config.set("sasl.username", &login.user);

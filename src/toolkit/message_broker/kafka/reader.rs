@@ -1,6 +1,6 @@
 //! Reading for one member of a group.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -19,7 +19,7 @@ use super::super::{Consume, Error, ErrorKind, feed};
 use super::fault::{failed, is_unknown_topic};
 use super::ledger::{Acked, Entry, Ledger};
 use super::log::{log, report};
-use super::{Kafka, codec};
+use super::{Kafka, codec, lock};
 
 /// Messages kept ready beyond those out: fetching pauses above, and goes on below half of it.
 const AHEAD: usize = 1024;
@@ -36,10 +36,6 @@ pub(super) struct Member {
     joined: Mutex<Option<oneshot::Sender<()>>>,
     /// How long an acknowledgement waits for the group to be told.
     limit: Duration,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Member {
@@ -218,7 +214,7 @@ impl Reader {
             let Some(entry) = entry else { return };
             let (message, attempt) = (entry.message.clone(), entry.attempt);
             let settle = Box::new(Held { member: self.member.clone(), entry });
-            room.send(Ok(Received { message, attempt, settle }));
+            room.send(Ok(Received { message, attempt, settle }.into()));
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::time::{Instant, sleep_until};
 
-use super::super::adapter::{Received, Source};
+use super::super::adapter::{Event, Received, Source};
 use super::super::delivery::Settle;
 use super::super::{Consume, Error, ErrorKind};
 use super::Shelf;
@@ -32,7 +32,7 @@ impl MemorySource {
 
 #[async_trait]
 impl Source for MemorySource {
-    async fn next(&mut self) -> Result<Received, Error> {
+    async fn next(&mut self) -> Result<Event, Error> {
         loop {
             let wake = self.shelf.topic().wake(&self.consume.group).ok_or_else(|| self.gone())?;
             let woken = wake.notified();
@@ -43,7 +43,7 @@ impl Source for MemorySource {
             let due = match next {
                 Next::Message(token, message, attempt) => {
                     let settle = Held { shelf: self.shelf.clone(), consume: self.consume.clone(), token };
-                    return Ok(Received { message, attempt, settle: Box::new(settle) });
+                    return Ok(Received { message, attempt, settle: Box::new(settle) }.into());
                 }
                 Next::Wait(due) => due,
                 Next::Gone => return Err(self.gone()),

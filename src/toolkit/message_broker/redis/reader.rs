@@ -1,5 +1,7 @@
 //! Reading for one member: what is new, and what others, or this one, did not settle in time.
 
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -11,10 +13,13 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
-use super::super::adapter::Received;
+use super::super::adapter::{Event, Received};
 use super::super::delivery::Settle;
 use super::super::{Consume, Error, ErrorKind, Message, feed};
 use super::{Shared, failed};
+
+/// What the script for refusing says of a message that was trimmed away.
+const GONE: u8 = 2;
 
 /// Others' abandoned messages are looked for each quarter of the `ack_timeout`, within these bounds.
 const LOOK_MIN: Duration = Duration::from_millis(20);
@@ -25,7 +30,7 @@ const UNBLOCK_AGAIN: Duration = Duration::from_millis(20);
 /// For messages that came from other programs without an id: always the same for the same entry.
 const NAMESPACE: Uuid = Uuid::from_u128(0x2f0e_77c1_55b8_4d6e_9c36_81d1_6a24_0fb7);
 
-/// An entry of a stream: its id, its fields and values in turn; `None` if it was trimmed away meanwhile.
+/// An entry of a stream: its id, its fields and values in turn; `None` if it was trimmed away meanwhile (Redis 6).
 type Entry = (String, Option<Vec<Vec<u8>>>);
 
 /// What a message is in a stream.
@@ -73,6 +78,8 @@ struct Member {
     look_at: Mutex<Instant>,
     /// That has become earlier.
     sooner: Notify,
+    /// Messages found to be trimmed away and not yet told of.
+    lost: AtomicU64,
 }
 
 impl Member {
@@ -84,6 +91,11 @@ impl Member {
         let mut look_at = self.look_at.lock().unwrap_or_else(PoisonError::into_inner);
         *look_at = at.min(*look_at);
         self.sooner.notify_one();
+    }
+
+    /// The stream is bounded, and so many were trimmed away before they were handled.
+    fn lost(&self, count: u64) {
+        self.lost.fetch_add(count, Relaxed);
     }
 
     fn looked(&self) {
@@ -126,6 +138,7 @@ impl Reader {
             name: Uuid::new_v4().simple().to_string(),
             look_at: Mutex::new(Instant::now()),
             sooner: Notify::new(),
+            lost: AtomicU64::new(0),
             consume: consume.clone(),
         };
         let slots = Arc::new(Semaphore::new(consume.in_flight));
@@ -156,6 +169,7 @@ impl Reader {
         free.extend(std::iter::from_fn(|| self.slots.clone().try_acquire_owned().ok()));
         if self.member.look_at() <= Instant::now() {
             let found = self.look(free.len()).await?;
+            self.tell_lost(into).await;
             if !found.is_empty() {
                 self.hand_on(into, free, found).await;
                 return Ok(true);
@@ -173,15 +187,17 @@ impl Reader {
         let mut commands = self.member.shared.commands.clone();
         // before looking: what is refused meanwhile brings it forward again
         self.member.looked();
-        let mut found: Vec<Entry> = Vec::new();
+        let mut found = Vec::<Entry>::new();
         let mut cursor = "0-0".to_string();
         while found.len() < most {
             let mut claim = cmd("XAUTOCLAIM");
             claim.arg(stream).arg(&consume.group).arg(name).arg(millis(consume.ack_timeout));
             claim.arg(cursor).arg("COUNT").arg(most - found.len());
             let reply: RedisResult<(String, Vec<Entry>, Vec<String>)> = claim.query_async(&mut commands).await;
-            let (next, entries, _) = reply.map_err(|error| self.member.failed("XAUTOCLAIM", error))?;
+            let (next, entries, forgotten) = reply.map_err(|error| self.member.failed("XAUTOCLAIM", error))?;
             found.extend(entries);
+            // Redis 7 forgets what is no longer there and says so, earlier ones hand it out as nothing
+            self.member.lost(forgotten.len() as u64);
             cursor = next;
             if cursor == "0-0" {
                 break;
@@ -244,19 +260,29 @@ impl Reader {
         for (((entry, fields), attempt), slot) in found.into_iter().zip(free) {
             let held = Held { member: self.member.clone(), entry, attempt, _slot: slot };
             let Some(fields) = fields else {
-                // trimmed away before it was handled: the stream is bounded
-                tracing::warn!(stream = self.member.stream, entry = held.entry, "a message was trimmed unhandled");
                 let _ = Box::new(held).ack().await;
+                self.member.lost(1);
+                self.tell_lost(into).await;
                 continue;
             };
             let message = decode(&self.member.consume.topic, &held.entry, fields);
             let received = Received { message, attempt, settle: Box::new(held) };
             // a member that is leaving gives it back
-            if let Err(left) = into.send(Ok(received)).await
-                && let Ok(received) = left.0
+            if let Err(left) = into.send(Ok(received.into())).await
+                && let Ok(Event::Message(received)) = left.0
             {
                 let _ = received.settle.nack(Duration::ZERO).await;
             }
+        }
+    }
+
+    async fn tell_lost(&self, into: &feed::Into) {
+        let count = self.member.lost.swap(0, Relaxed);
+        if count > 0 {
+            let (stream, group) = (&self.member.stream, &self.member.consume.group);
+            tracing::warn!(stream, group, count, "messages were trimmed unhandled");
+            // a member that is leaving has nobody to count them
+            let _ = into.send(Ok(Event::Lost(count))).await;
         }
     }
 
@@ -286,30 +312,34 @@ struct Held {
 }
 
 impl Held {
-    async fn settle(&self, script: &::redis::Script, idle: Option<Duration>) -> Result<(), Error> {
+    /// What the script says, unless that the message is another's.
+    async fn settle(&self, script: &::redis::Script, idle: Option<Duration>) -> Result<u8, Error> {
         let Member { shared, stream, consume, name, .. } = &*self.member;
         let mut call = script.key(stream);
         call.arg(&consume.group).arg(&self.entry).arg(name).arg(self.attempt);
         if let Some(idle) = idle {
             call.arg(millis(idle));
         }
-        let held: RedisResult<bool> = call.invoke_async(&mut shared.commands.clone()).await;
-        if held.map_err(|error| self.member.failed("settling", error))? {
-            return Ok(());
+        let held: RedisResult<u8> = call.invoke_async(&mut shared.commands.clone()).await;
+        match held.map_err(|error| self.member.failed("settling", error))? {
+            0 => Err(Error::new(ErrorKind::Expired, "the message is no longer this member's: it was late")),
+            held => Ok(held),
         }
-        Err(Error::new(ErrorKind::Expired, "the message is no longer this member's: it was late"))
     }
 }
 
 #[async_trait]
 impl Settle for Held {
     async fn ack(self: Box<Self>) -> Result<(), Error> {
-        self.settle(&self.member.shared.scripts.ack, None).await
+        self.settle(&self.member.shared.scripts.ack, None).await.map(drop)
     }
 
     async fn nack(self: Box<Self>, delay: Duration) -> Result<(), Error> {
         let timeout = self.member.consume.ack_timeout;
-        self.settle(&self.member.shared.scripts.nack, Some(timeout.saturating_sub(delay))).await?;
+        let idle = timeout.saturating_sub(delay);
+        if self.settle(&self.member.shared.scripts.nack, Some(idle)).await? == GONE {
+            self.member.lost(1);
+        }
         // a millisecond more: Redis counts whole ones
         self.member.look_by(Instant::now() + delay.min(timeout) + Duration::from_millis(1));
         Ok(())

@@ -12,7 +12,8 @@ pub(super) struct Scripts {
     pub(super) delete: Script,
     /// ARGV: group, entry, member, attempt. Whether the member still held it.
     pub(super) ack: Script,
-    /// ARGV: group, entry, member, attempt, how long it is to seem idle. Whether the member still held it.
+    /// ARGV: group, entry, member, attempt, how long it is to seem idle. 1 if the member still held it, 2 if it did and
+    /// the entry is no longer there.
     pub(super) nack: Script,
     /// ARGV: group, member. Forgets a member that holds nothing.
     pub(super) leave: Script,
@@ -46,7 +47,8 @@ impl Default for Scripts {
             ),
             ack: Script::new(&format!("{HELD} return redis.call('XACK', KEYS[1], ARGV[1], ARGV[2])")),
             nack: Script::new(&format!(
-                "{HELD} redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[3], 0, ARGV[2], 'IDLE', ARGV[5], 'JUSTID')
+                "{HELD} local kept = redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[3], 0, ARGV[2], 'IDLE', ARGV[5], 'JUSTID')
+                if #kept == 0 then return 2 end
                 return 1"
             )),
             leave: Script::new(

@@ -93,6 +93,83 @@ async fn a_job_that_never_ends_times_out_and_is_counted() {
     assert_eq!(report.metrics.attempt_time.sum(), ms(2000));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_pool_that_is_told_nothing_of_time_is_not_kept_for_ever() {
+    // all workers, and what waits behind them
+    let script = |job: &u32, _| if *job < 4 { Step::hang() } else { Step::done() };
+    let pool = WorkerPool::start(Options::new(4), ScriptedHandler::new(script)).unwrap();
+    let start = Instant::now();
+    for job in 0..4 {
+        pool.submit(job).await.unwrap();
+    }
+    assert_eq!(pool.submit_tracked(4).await.unwrap().outcome().await, Outcome::Done);
+    assert_eq!(start.elapsed(), DEFAULT_TIMEOUT);
+    let now = pool.metrics().snapshot();
+    assert_eq!((now.timeouts, now.failed, now.processed), (4, 4, 1));
+    assert_balanced(&now);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_timeout_a_job_may_take_as_long_as_it_likes() {
+    let day = Duration::from_secs(86_400);
+    let handler = ScriptedHandler::new(move |_: &u32, _| Step::done().after(day));
+    let pool = WorkerPool::start(Options::new(1).timeout(None), handler).unwrap();
+    assert_eq!(pool.submit_tracked(1).await.unwrap().outcome().await, Outcome::Done);
+    assert_eq!(pool.metrics().snapshot().timeouts, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_job_has_its_whole_time_whatever_came_before_it() {
+    // the alarm is set for the first, and left there
+    let script = |job: &u64, _| if *job == 0 { Step::hang() } else { Step::done().after(ms(*job)) };
+    let pool = WorkerPool::start(Options::new(1).timeout(ms(1000)), ScriptedHandler::new(script)).unwrap();
+    let start = Instant::now();
+    for job in [900, 900, 0, 1, 0, 900] {
+        pool.submit(job).await.unwrap();
+    }
+    let report = pool.shutdown(MINUTE).await;
+    assert_eq!((report.metrics.processed, report.metrics.timeouts), (4, 2));
+    assert_eq!(start.elapsed(), ms(900 + 900 + 1000 + 1 + 1000 + 900));
+}
+
+/// Jobs are of use for this long, in ms, from its start.
+struct Perishable(Instant);
+
+impl Handler for Perishable {
+    type Job = u64;
+    type Error = String;
+
+    async fn process(&self, job: &mut u64, attempt: &Attempt<'_>) -> Result<(), String> {
+        assert!(attempt.deadline().unwrap() <= self.0 + ms(*job));
+        tokio::time::sleep(ms(200)).await;
+        Err("not yet".into())
+    }
+
+    fn deadline(&self, job: &u64) -> Option<Instant> {
+        Some(self.0 + ms(*job))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_of_no_use_any_more_is_stopped_and_not_begun_again() {
+    for (useful, times, outcome, ended) in [
+        (150, true, "not done by its deadline", 150),
+        (150, false, "not done by its deadline", 150),
+        // over while it waits for its second attempt
+        (250, true, "not done by its deadline (after 2 attempts)", 300),
+        (250, false, "not done by its deadline (after 2 attempts)", 300),
+        (9000, true, "not yet (after 3 attempts)", 900),
+    ] {
+        let start = Instant::now();
+        let options = Options::new(1).retry(regular(2));
+        let options = if times { options } else { options.without_times() };
+        let pool = WorkerPool::start(options, Perishable(start)).unwrap();
+        assert_eq!(pool.submit_tracked(useful).await.unwrap().outcome().await, Outcome::Failed(outcome.into()));
+        assert_eq!(start.elapsed(), ms(ended));
+        assert_eq!(pool.metrics().snapshot().timeouts, u64::from(useful < 9000));
+    }
+}
+
 /// Times out as its job says; the job is the time in ms.
 struct Patient;
 
