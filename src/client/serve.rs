@@ -60,8 +60,8 @@ impl Provider {
     {
         let options = worker_pool::Options::new(concurrency.clamp(1, MAX_WORKERS)).without_times();
         let (inbox, counts) = self.desk();
-        let served = Served { handler, counts: counts.clone() };
-        match SourcePool::start(options, Requests { inbox, counts }, served) {
+        let served = Served { handler, counts };
+        match SourcePool::start(options, Requests { inbox }, served) {
             Ok(pool) => pool.finished().await,
             Err(error) => tracing::error!(%error, "nothing can be served"),
         }
@@ -71,14 +71,13 @@ impl Provider {
 /// A provider's requests, as the jobs of a pool. Keeps nothing of the provider alive.
 struct Requests {
     inbox: Arc<Inbox>,
-    counts: Arc<Counts>,
 }
 
 impl Source for Requests {
     type Job = Serving;
 
     async fn next(&self) -> Option<Serving> {
-        let request = receive(&self.inbox, &self.counts).await?;
+        let request = receive(&self.inbox).await?;
         Some(Serving { request: Some(request), watched: None })
     }
 }

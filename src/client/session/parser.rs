@@ -168,16 +168,41 @@ pub(super) fn take_head(input: &mut BytesMut, header: Header, prefix: usize) -> 
     (id, block)
 }
 
-/// Takes `n` bytes of a body. Below [`COPY_BELOW`] the buffer is only advanced, which costs nothing: splitting it would
-/// make it a shared one, counted up and down with each frame.
-#[inline]
-pub(super) fn take_body(input: &mut BytesMut, n: usize) -> Bytes {
-    if n < COPY_BELOW {
-        let copy = Bytes::copy_from_slice(&input[..n]);
+/// Small bodies are copied one behind the other into blocks of this many bytes: an allocation for each of a burst would
+/// cost more than all else that is done with it.
+const BLOCK: usize = 2048;
+/// How small. A piece that is kept for long keeps its block, and no more: what waits on a stream is joined before it is
+/// many pieces.
+const SMALL: usize = 256;
+
+/// Takes bodies out of what came.
+#[derive(Debug, Default)]
+pub(super) struct Bodies {
+    block: BytesMut,
+}
+
+impl Bodies {
+    /// Takes `n` bytes. Below [`COPY_BELOW`] the buffer is only advanced, which costs nothing: splitting it would make
+    /// it a shared one, counted up and down with each frame.
+    #[inline]
+    pub(super) fn take(&mut self, input: &mut BytesMut, n: usize) -> Bytes {
+        if n >= COPY_BELOW {
+            return input.split_to(n).freeze();
+        }
+        let copy = match n {
+            0 => Bytes::new(),
+            1..=SMALL => {
+                if self.block.capacity() - self.block.len() < n {
+                    // the same block again, if nobody has kept anything of it
+                    self.block.reserve(BLOCK);
+                }
+                self.block.extend_from_slice(&input[..n]);
+                self.block.split().freeze()
+            }
+            _ => Bytes::copy_from_slice(&input[..n]),
+        };
         input.advance(n);
         copy
-    } else {
-        input.split_to(n).freeze()
     }
 }
 

@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use proptest::prelude::*;
 use uuid::Uuid;
 
-use super::super::{Cause, End, NewRequest, Origin, Session};
+use super::super::{Cause, End, Limit, NewRequest, Origin, Session};
 use super::{WINDOW, hello, session, welcome};
 use crate::base::{Key, Time};
 use crate::protocol::{Code, Flags, FrameType, Header, Role};
@@ -22,7 +22,7 @@ fn open(session: &mut Session) -> Key {
         id: Uuid::nil(),
         flags: Flags::NONE,
         timeout_ms: 0,
-        deadline: Time::MAX,
+        limit: Limit::At(Time::MAX),
         block: Vec::new(),
         body: Bytes::from_static(b"x"),
         whole: true,
