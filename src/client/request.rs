@@ -146,6 +146,8 @@ impl Request {
 
     /// The next piece of the body; `None` at its end. What is not read is not granted either (§4).
     ///
+    /// Small pieces share memory with others, 2 KiB at a time: copy those that are kept for long.
+    ///
     /// # Errors
     /// [`ErrorKind::Cancelled`], [`ErrorKind::Deadline`] or [`ErrorKind::Connection`] when nobody waits any more. A
     /// body that had come whole when the request was received can be read all the same; then it is the answer that

@@ -91,6 +91,8 @@ impl Response {
 
     /// The next piece of the body; `None` at its end. Where pieces begin and end means nothing (§3).
     ///
+    /// Small pieces share memory with others, 2 KiB at a time: copy those that are kept for long.
+    ///
     /// # Errors
     /// What ended the request early. The pieces before were as the provider sent them.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {

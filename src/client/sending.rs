@@ -228,13 +228,13 @@ impl Limits {
 
     /// It was opened where nothing can become of it, and goes on elsewhere with the time it has left.
     fn moved(&mut self, from: &Opened) {
-        if self.waited.is_some() {
-            return;
-        }
         let now = Instant::now();
-        let total = self.local(&from.conn, self.timeout);
-        let began = from.key.and_then(|key| from.conn.limit_of(key)).and_then(|limit| limit.checked_sub(total));
-        self.waited = Some((began.unwrap_or(now) + self.timeout.unwrap_or(DEFAULT_WAIT), now));
+        let until = self.waited.map(|(until, _)| until).unwrap_or_else(|| {
+            let total = self.local(&from.conn, self.timeout);
+            let began = from.key.and_then(|key| from.conn.limit_of(key)).and_then(|limit| limit.checked_sub(total));
+            began.unwrap_or(now) + self.timeout.unwrap_or(DEFAULT_WAIT)
+        });
+        self.waited = Some((until, now));
     }
 
     /// How long it takes this side to give up on a request that has so much time left.

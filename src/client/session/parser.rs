@@ -244,3 +244,34 @@ fn check(role: Role, kind: FrameType, header: &Header) -> Result<(), End> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bodies_of_any_size_are_taken_and_small_ones_share_a_block() {
+        let mut bodies = Bodies::default();
+        let mut input = BytesMut::new();
+        let sizes = [0, 1, 64, SMALL, SMALL + 1, COPY_BELOW - 1, COPY_BELOW, 3 * COPY_BELOW];
+        for size in sizes {
+            input.extend((0..size).map(|at| at as u8));
+        }
+        let taken = sizes.map(|size| bodies.take(&mut input, size));
+        assert!(input.is_empty());
+        for (body, size) in taken.iter().zip(sizes) {
+            assert_eq!(body.len(), size);
+            assert!(body.iter().enumerate().all(|(at, &byte)| byte == at as u8));
+        }
+        let end_of = |body: &Bytes| body.as_ptr().wrapping_add(body.len());
+        assert_eq!(end_of(&taken[1]), taken[2].as_ptr(), "one behind the other");
+        let block = taken[1].as_ptr();
+        drop(taken);
+        // what nobody kept is filled again
+        for _ in 0..2 * BLOCK {
+            input.extend_from_slice(b"x");
+            bodies.take(&mut input, 1);
+        }
+        assert!(bodies.block.as_ptr().addr().abs_diff(block.addr()) <= BLOCK);
+    }
+}
