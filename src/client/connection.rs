@@ -5,7 +5,7 @@
 //! two locks and, in a burst, hardly a wake-up, and neither side a channel, task or timer of its own. With a channel to
 //! the driver and a oneshot back it would be two allocations and two more queues.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -14,7 +14,8 @@ use bytes::Bytes;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
-use super::session::{Chunks, End, Failure, Flow, NewRequest, Session, Taken};
+use super::flight::Counts;
+use super::session::{Arrival, Chunks, End, Failure, Flow, NewRequest, Session, Taken};
 use super::{Addr, Error, ServerInfo};
 use crate::base::{Key, Time};
 use crate::protocol::{Code, Hello, Welcome};
@@ -34,6 +35,9 @@ pub(super) struct Conn {
     /// Notified when the broker leaves, and when this side leaves and is idle.
     changed: Notify,
     left: AtomicBool,
+    /// [`Session::lost`], as it was when the lock was released last.
+    lost: AtomicU64,
+    counts: Arc<Counts>,
 }
 
 #[derive(Debug)]
@@ -53,7 +57,7 @@ pub(super) struct Begun {
 }
 
 impl Conn {
-    pub(super) fn new(hello: &Hello, addr: Addr) -> Result<Conn, crate::protocol::BadHandshake> {
+    pub(super) fn new(hello: &Hello, addr: Addr, counts: Arc<Counts>) -> Result<Conn, crate::protocol::BadHandshake> {
         Ok(Conn {
             shared: Mutex::new(Shared { session: Session::new(hello)?, driver: None, idle: false }),
             permits: Semaphore::new(0),
@@ -62,6 +66,8 @@ impl Conn {
             server: OnceLock::new(),
             changed: Notify::new(),
             left: AtomicBool::new(false),
+            lost: AtomicU64::new(0),
+            counts,
         })
     }
 
@@ -109,6 +115,7 @@ impl Conn {
     fn settle(&self, mut shared: MutexGuard<'_, Shared>, driver: Option<Waker>) {
         let wakes = shared.session.take_wakes();
         let freed = shared.session.take_freed();
+        self.lost.store(shared.session.lost(), Ordering::Release);
         let gone = shared.session.end().is_some() || shared.session.broker_leaves();
         let idle = !shared.session.takes_requests() && shared.session.open() == 0;
         drop(shared);
@@ -266,18 +273,44 @@ impl Conn {
         self.with(|session| session.failure(key).map(|failure| Error::of_failure(failure, session.end())))
     }
 
-    /// Provider: a handler takes a request up.
-    pub(super) fn take_up(&self, key: Key) -> Taken {
-        self.with(|session| session.take_up(key))
+    /// Provider: a handler takes a request up. `false` if nobody waits for its answer any more.
+    pub(super) fn take_up(&self, arrival: &mut Arrival) -> bool {
+        if arrival.whole.is_some() {
+            // mostly nothing has been lost since, which is told without the lock
+            let same = self.lost.load(Ordering::Acquire) == arrival.lost;
+            return same || !self.lock().session.is_over(arrival.key);
+        }
+        match self.with(|session| session.take_up(arrival.key)) {
+            Taken::Over => return false,
+            Taken::Whole(body) => arrival.whole = Some(body),
+            Taken::Begun => {}
+        }
+        true
     }
 
     /// Provider: fails a request nobody received.
-    pub(super) fn refuse(&self, key: Key) {
+    pub(super) fn refuse(&self, arrival: &Arrival) {
         self.with(|session| {
-            session.fail_request(key, Code::Application, "request dropped: the provider is closed");
-            session.release_reader(key);
-            session.release_writer(key);
+            session.fail_request(arrival.key, Code::Application, "request dropped: the provider is closed");
+            if arrival.whole.is_none() {
+                session.release_reader(arrival.key);
+            }
+            session.release_writer(arrival.key);
         });
+    }
+
+    pub(super) fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// Provider: answers that left in a turn count as given when it ends: the clock is read once for all.
+    pub(super) fn record(&self, came: impl Iterator<Item = Time>, now: Time) {
+        self.counts.metrics.handler_times.record(came.map(|at| now - at));
+    }
+
+    /// Consumer: when this side gives up on a request, once its connection's task has seen it.
+    pub(super) fn limit_of(&self, key: Key) -> Option<Instant> {
+        self.lock().session.limit_of(key).and_then(|time| self.instant_of(time))
     }
 
     /// The round trip of a PING.

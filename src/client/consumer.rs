@@ -141,9 +141,8 @@ impl Consumer {
         dial: Arc<dyn Dial>,
     ) -> Result<Consumer, Error> {
         let grace = options.grace;
-        let plan = Plan::new(addr, channel, None, options, dial)?.metrics(metrics.clone());
-        let link = plan.start(retry).await?;
         let counts = Counts::new(metrics);
+        let link = Plan::new(addr, channel, None, options, dial, counts.clone())?.start(retry).await?;
         Ok(Consumer { inner: Arc::new(Inner { link, counts, grace, pings: PingPace::default() }) })
     }
 

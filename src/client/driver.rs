@@ -21,6 +21,7 @@ use super::connection::Conn;
 use super::dial::Io;
 use super::inbox::Inbox;
 use super::session::{Arrival, End, Origin};
+use crate::base::Time;
 
 /// Bytes read at once.
 const READ: usize = 64 * 1024;
@@ -35,6 +36,8 @@ pub(super) struct Driver {
     inbox: Option<Arc<Inbox>>,
     /// Requests that came in this turn; empty between turns.
     arrivals: Vec<Arrival>,
+    /// When requests came whose answers leave in this turn; empty between turns.
+    answered: Vec<Time>,
     input: BytesMut,
     out: Vec<u8>,
     written: usize,
@@ -68,6 +71,7 @@ impl Driver {
             conn,
             inbox,
             arrivals: Vec::new(),
+            answered: Vec::new(),
             input: BytesMut::with_capacity(READ),
             out: Vec::new(),
             written: 0,
@@ -143,7 +147,9 @@ impl Driver {
         let now = self.conn.now();
         let (input, out) = (&mut self.input, &mut self.out);
         let (crowd, waited, arrivals) = (&mut self.crowd, &mut self.waited, &mut self.arrivals);
-        self.conn.drive(cx, |session| {
+        let answered = &mut self.answered;
+        let turn = self.conn.drive(cx, |session| {
+            session.date(now);
             let quiet = matches!(read, Read::Nothing);
             match read {
                 Read::Bytes => session.receive(input, now),
@@ -165,8 +171,13 @@ impl Driver {
             let ended = session.end().is_some();
             // With bytes to write, it is the socket that wakes the driver.
             session.take_arrivals(arrivals);
+            session.take_spans(answered);
             (Turn { ended, sleeps, gathers }, sleeps)
-        })
+        });
+        if !self.answered.is_empty() {
+            self.conn.record(self.answered.drain(..), now);
+        }
+        turn
     }
 
     /// Writes what it can; whether the socket took less than all.
@@ -227,5 +238,9 @@ impl Drop for Driver {
     fn drop(&mut self) {
         // Only if the task was dropped before its end, with its runtime.
         self.conn.shut(End::lost("the connection's task was stopped", None));
+        self.conn.with(|session| session.take_spans(&mut self.answered));
+        if !self.answered.is_empty() {
+            self.conn.record(self.answered.drain(..), self.conn.now());
+        }
     }
 }

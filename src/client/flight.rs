@@ -1,60 +1,177 @@
-//! Counting a request while it is in flight.
+//! Counting requests while they are in flight, at two additions a request.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
-use tokio::time::Instant;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use super::{Error, Metrics};
 
-/// One client's figures.
-#[derive(Debug, Default)]
+/// One client's figures, which all its connections share.
+#[derive(Debug)]
 pub(super) struct Counts {
     pub(super) metrics: Metrics,
-    in_flight: AtomicUsize,
+    meter: Arc<Meter>,
+}
+
+/// One client's requests.
+#[derive(Debug, Default)]
+struct Meter {
+    begun: AtomicU64,
+    over: AtomicU64,
+}
+
+impl Meter {
+    fn in_flight(&self) -> u64 {
+        // in this order, so that none is over that has not begun
+        let over = self.over.load(Ordering::Acquire);
+        self.begun.load(Ordering::Relaxed).saturating_sub(over)
+    }
 }
 
 impl Counts {
     pub(super) fn new(metrics: Metrics) -> Arc<Counts> {
-        Arc::new(Counts { metrics, in_flight: AtomicUsize::new(0) })
+        let meter = metrics.meters.add();
+        Arc::new(Counts { metrics, meter })
     }
 
     pub(super) fn in_flight(&self) -> usize {
-        self.in_flight.load(Ordering::Relaxed)
-    }
-}
-
-/// A request in flight: counted from its making to its drop.
-#[derive(Debug)]
-pub(super) struct Flight {
-    counts: Arc<Counts>,
-    /// Provider: when the request came.
-    began: Option<Instant>,
-}
-
-impl Flight {
-    pub(super) fn begin(counts: &Arc<Counts>, began: Option<Instant>) -> Flight {
-        counts.metrics.requests.inc();
-        counts.metrics.in_flight.inc();
-        counts.in_flight.fetch_add(1, Ordering::Relaxed);
-        Flight { counts: counts.clone(), began }
+        self.meter.in_flight() as usize
     }
 
-    pub(super) fn counts(&self) -> &Arc<Counts> {
-        &self.counts
+    #[inline]
+    pub(super) fn begin(&self) {
+        self.meter.begun.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// To be called once for each [`Counts::begin`].
+    #[inline]
+    pub(super) fn end(&self) {
+        self.meter.over.fetch_add(1, Ordering::Release);
     }
 
     pub(super) fn failed(&self, error: &Error) {
-        self.counts.metrics.count_error(error.kind);
+        self.metrics.count_error(error.kind);
     }
 }
 
-impl Drop for Flight {
+/// A request in flight: counted from its making to its drop, or longer.
+#[derive(Debug)]
+pub(super) struct Flight<'a>(&'a Counts);
+
+impl<'a> Flight<'a> {
+    pub(super) fn begin(counts: &'a Counts) -> Flight<'a> {
+        counts.begin();
+        Flight(counts)
+    }
+
+    pub(super) fn failed(&self, error: &Error) {
+        self.0.failed(error);
+    }
+
+    /// It is not over with this: whoever keeps the response counts its end.
+    pub(super) fn goes_on(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Flight<'_> {
     fn drop(&mut self) {
-        self.counts.metrics.in_flight.dec();
-        self.counts.in_flight.fetch_sub(1, Ordering::Relaxed);
-        if let Some(began) = self.began {
-            self.counts.metrics.handler_seconds.observe(began.elapsed().as_secs_f64());
+        self.0.end();
+    }
+}
+
+/// The requests of all clients that share a [`Metrics`].
+#[derive(Debug, Default)]
+pub(super) struct Meters(Mutex<Vec<Arc<Meter>>>);
+
+impl Meters {
+    fn add(&self) -> Arc<Meter> {
+        let meter = Arc::<Meter>::default();
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(meter.clone());
+        meter
+    }
+
+    fn sum(&self, of: impl Fn(&Meter) -> u64) -> u64 {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|meter| of(meter)).sum()
+    }
+
+    pub(super) fn begun(&self) -> u64 {
+        self.sum(|meter| meter.begun.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn in_flight(&self) -> u64 {
+        self.sum(Meter::in_flight)
+    }
+}
+
+/// Bounds of [`Spans`]: the first is this long, each one after it twice the one before.
+const FIRST: u64 = 100_000;
+const BOUNDS: usize = 19;
+
+/// A histogram of durations, 100 us to 26 s.
+#[derive(Debug, Default)]
+pub(super) struct Spans {
+    buckets: [AtomicU64; BOUNDS + 1],
+    nanos: AtomicU64,
+}
+
+impl Spans {
+    pub(super) fn record(&self, spans: impl Iterator<Item = Duration>) {
+        let mut sum = 0;
+        for span in spans {
+            let nanos = u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
+            self.buckets[bucket(nanos)].fetch_add(1, Ordering::Relaxed);
+            sum += nanos;
         }
+        self.nanos.fetch_add(sum, Ordering::Relaxed);
+    }
+
+    /// The sum in seconds, the number, and how many are up to each bound in seconds and beyond the one before.
+    pub(super) fn read(&self) -> (f64, u64, Vec<(f64, u64)>) {
+        let bound = |at: usize| if at < BOUNDS { (FIRST << at) as f64 / 1e9 } else { f64::MAX };
+        let buckets: Vec<(f64, u64)> =
+            self.buckets.iter().enumerate().map(|(at, n)| (bound(at), n.load(Ordering::Relaxed))).collect();
+        let count = buckets.iter().map(|(_, n)| n).sum();
+        (self.nanos.load(Ordering::Relaxed) as f64 / 1e9, count, buckets)
+    }
+}
+
+fn bucket(nanos: u64) -> usize {
+    match nanos.div_ceil(FIRST) {
+        0 | 1 => 0,
+        firsts => ((firsts - 1).ilog2() as usize + 1).min(BOUNDS),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_span_is_counted_under_the_first_bound_that_holds_it() {
+        let spans = Spans::default();
+        let (_, _, bounds) = spans.read();
+        for (at, &(bound, _)) in bounds.iter().enumerate().take(BOUNDS) {
+            let nanos = (bound * 1e9).round() as u64;
+            assert_eq!((bucket(nanos), bucket(nanos + 1)), (at, at + 1), "{bound}");
+        }
+        assert_eq!((bucket(0), bucket(u64::MAX)), (0, BOUNDS));
+        spans.record([Duration::from_micros(150), Duration::from_secs(60)].into_iter());
+        let (sum, count, buckets) = spans.read();
+        assert_eq!((count, buckets[1].1, buckets[BOUNDS].1), (2, 1, 1));
+        assert!((sum - 60.00015).abs() < 1e-9, "{sum}");
+    }
+
+    #[test]
+    fn clients_that_share_metrics_are_counted_together_and_apart() {
+        let metrics = Metrics::default();
+        let (one, two) = (Counts::new(metrics.clone()), Counts::new(metrics.clone()));
+        one.begin();
+        two.begin();
+        two.begin();
+        two.end();
+        assert_eq!((one.in_flight(), two.in_flight(), metrics.in_flight()), (1, 1, 2));
+        drop((one, two));
+        assert_eq!(metrics.requests(), 3);
     }
 }

@@ -31,7 +31,7 @@ impl Inbox {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         if queue.closed {
             drop(queue);
-            arrivals.drain(..).for_each(|arrival| conn.refuse(arrival.key));
+            arrivals.drain(..).for_each(|arrival| conn.refuse(&arrival));
             return;
         }
         queue.items.extend(arrivals.drain(..).map(|arrival| (conn.clone(), arrival)));
@@ -81,7 +81,7 @@ impl Inbox {
         let items = std::mem::take(&mut queue.items);
         drop(queue);
         self.came.notify_one();
-        items.into_iter().for_each(|(conn, arrival)| conn.refuse(arrival.key));
+        items.into_iter().for_each(|(conn, arrival)| conn.refuse(&arrival));
     }
 }
 
@@ -97,6 +97,9 @@ mod tests {
     use crate::base::{ChannelId, Key, Time};
     use crate::protocol::{Flags, Hello, Role, VERSION};
 
+    use super::super::flight::Counts;
+    use super::super::{Addr, Metrics};
+
     #[derive(Default)]
     struct Woken(AtomicUsize);
 
@@ -110,7 +113,8 @@ mod tests {
         let (channel, client, token, name) = (ChannelId::NIL, Uuid::nil(), Default::default(), String::new());
         let (role, version) = (Role::Provider, VERSION);
         let hello = Hello { version, role, features: 0, channel, client, window: 1, max_concurrent: 9, token, name };
-        Arc::new(Conn::new(&hello, super::super::Addr::Tcp("a:1".into())).unwrap())
+        let counts = Counts::new(Metrics::default());
+        Arc::new(Conn::new(&hello, Addr::Tcp("a:1".into()), counts).unwrap())
     }
 
     fn arrivals(n: u64) -> Vec<Arrival> {
@@ -121,6 +125,8 @@ mod tests {
             left_ms: 0,
             at: Time::ZERO,
             block: None,
+            whole: None,
+            lost: 0,
         };
         (0..n).map(one).collect()
     }

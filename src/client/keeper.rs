@@ -82,7 +82,7 @@ impl Keeper {
                     Err(error) => why = error,
                 }
             };
-            self.plan.metrics.reconnects.inc();
+            self.plan.counts.metrics.reconnects.inc();
         }
     }
 

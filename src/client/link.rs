@@ -17,9 +17,10 @@ use super::backoff::Backoff;
 use super::connection::Conn;
 use super::dial::{self, Dial};
 use super::driver::Driver;
+use super::flight::Counts;
 use super::inbox::Inbox;
 use super::keeper::Keeper;
-use super::{Addr, Addrs, Channel, Error, ErrorKind, Metrics, Options, Retry};
+use super::{Addr, Addrs, Channel, Error, ErrorKind, Options, Retry};
 use crate::protocol::{Hello, Role, VERSION};
 
 /// What a client is connected to.
@@ -67,7 +68,7 @@ pub(super) struct Plan {
     pub(super) options: Options,
     dial: Arc<dyn Dial>,
     inbox: Option<Arc<Inbox>>,
-    pub(super) metrics: Metrics,
+    pub(super) counts: Arc<Counts>,
     next_addr: usize,
 }
 
@@ -80,6 +81,7 @@ impl Plan {
         max_concurrent: Option<u32>,
         options: Options,
         dial: Arc<dyn Dial>,
+        counts: Arc<Counts>,
     ) -> Result<Plan, Error> {
         options.check()?;
         if max_concurrent == Some(0) {
@@ -101,12 +103,7 @@ impl Plan {
         };
         let addrs = addr.into().list()?.to_vec();
         let inbox = max_concurrent.map(|_| Arc::new(Inbox::default()));
-        Ok(Plan { addrs, hello, options, dial, inbox, metrics: Metrics::default(), next_addr: 0 })
-    }
-
-    pub(super) fn metrics(mut self, metrics: Metrics) -> Plan {
-        self.metrics = metrics;
-        self
+        Ok(Plan { addrs, hello, options, dial, inbox, counts, next_addr: 0 })
     }
 
     pub(super) fn inbox(&self) -> Option<Arc<Inbox>> {
@@ -170,7 +167,7 @@ impl Plan {
             Error::new(dial::kind(&error), format!("connecting to {addr} failed: {error}"))
                 .source(Some(Arc::new(error)))
         })?;
-        let conn = Conn::new(&self.hello, addr.clone())
+        let conn = Conn::new(&self.hello, addr.clone(), self.counts.clone())
             .map_err(|bad| Error::new(ErrorKind::InvalidInput, bad.to_string()).source(Some(Arc::new(bad))))?;
         let conn = Arc::new(conn);
         let mut driver = Driver::new(io, conn.clone(), self.inbox.clone());

@@ -1,13 +1,17 @@
 //! What a client counts.
 
-use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::metrics::counter::Counter;
+use std::fmt;
+use std::sync::Arc;
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeMetric, MetricEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 use super::ErrorKind;
+use super::flight::{Meters, Spans};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct KindLabel {
@@ -26,28 +30,41 @@ struct KindLabel {
 /// encode(&mut page, &registry).unwrap();
 /// assert!(page.contains("corelay_client_requests_total 0"));
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Metrics {
-    pub(super) requests: Counter,
+    pub(super) meters: Arc<Meters>,
     errors: Family<KindLabel, Counter>,
-    pub(super) in_flight: Gauge,
     pub(super) reconnects: Counter,
-    pub(super) handler_seconds: Histogram,
+    pub(super) handler_times: Arc<Spans>,
     pub(super) handler_panics: Counter,
     pub(super) handler_timeouts: Counter,
 }
 
-impl Default for Metrics {
-    fn default() -> Metrics {
-        Metrics {
-            requests: Counter::default(),
-            errors: Family::default(),
-            in_flight: Gauge::default(),
-            reconnects: Counter::default(),
-            // 100 us to 26 s, each bound twice the one before.
-            handler_seconds: Histogram::new(exponential_buckets(0.0001, 2.0, 19)),
-            handler_panics: Counter::default(),
-            handler_timeouts: Counter::default(),
+/// What is summed up when it is asked for.
+#[derive(Debug)]
+enum Summed {
+    Requests(Arc<Meters>),
+    InFlight(Arc<Meters>),
+    Times(Arc<Spans>),
+}
+
+impl EncodeMetric for Summed {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> fmt::Result {
+        match self {
+            Summed::Requests(meters) => ConstCounter::new(meters.begun()).encode(encoder),
+            Summed::InFlight(meters) => ConstGauge::new(meters.in_flight() as i64).encode(encoder),
+            Summed::Times(spans) => {
+                let (sum, count, buckets) = spans.read();
+                encoder.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
+            }
+        }
+    }
+
+    fn metric_type(&self) -> MetricType {
+        match self {
+            Summed::Requests(_) => MetricType::Counter,
+            Summed::InFlight(_) => MetricType::Gauge,
+            Summed::Times(_) => MetricType::Histogram,
         }
     }
 }
@@ -57,12 +74,13 @@ impl Metrics {
     /// clients of one program apart.
     pub fn register(&self, registry: &mut Registry) {
         let registry = registry.sub_registry_with_prefix("corelay_client");
-        registry.register("requests", "Requests sent (consumer) or received (provider)", self.requests.clone());
+        let requests = Summed::Requests(self.meters.clone());
+        registry.register("requests", "Requests sent (consumer) or received (provider)", requests);
         registry.register("errors", "Requests that failed, by kind", self.errors.clone());
-        registry.register("in_flight", "Requests begun and not ended", self.in_flight.clone());
+        registry.register("in_flight", "Requests begun and not ended", Summed::InFlight(self.meters.clone()));
         registry.register("reconnects", "Connections made after the first", self.reconnects.clone());
         let help = "Time from a request's arrival to its end";
-        registry.register("handler_seconds", help, self.handler_seconds.clone());
+        registry.register("handler_seconds", help, Summed::Times(self.handler_times.clone()));
         registry.register("handler_panics", "Handlers that panicked", self.handler_panics.clone());
         let help = "Handlers stopped because their request's deadline had long passed";
         registry.register("handler_timeouts", help, self.handler_timeouts.clone());
@@ -71,7 +89,7 @@ impl Metrics {
     /// Requests sent (consumer) or received (provider) so far.
     #[must_use]
     pub fn requests(&self) -> u64 {
-        self.requests.get()
+        self.meters.begun()
     }
 
     /// Requests that failed with this kind so far.
@@ -83,7 +101,7 @@ impl Metrics {
     /// Requests begun and not ended.
     #[must_use]
     pub fn in_flight(&self) -> u64 {
-        self.in_flight.get().max(0) as u64
+        self.meters.in_flight()
     }
 
     /// Connections made after the first.

@@ -8,7 +8,6 @@ use super::dial::{Dial, Sockets};
 use super::flight::Counts;
 use super::inbox::Inbox;
 use super::link::{Link, Plan};
-use super::session::Taken;
 use super::{Addrs, Channel, Error, ErrorKind, Metrics, Options, Request, Retry};
 
 /// Answers a channel's requests. A cheap handle: clones share one connection, and any number of tasks may
@@ -44,18 +43,13 @@ struct Inner {
 }
 
 /// The next request somebody waits for.
-pub(super) async fn receive(inbox: &Inbox, counts: &Arc<Counts>) -> Option<Request> {
+pub(super) async fn receive(inbox: &Inbox) -> Option<Request> {
     loop {
-        let (conn, arrival) = inbox.receive().await?;
-        let body = match conn.take_up(arrival.key) {
-            Taken::Whole(body) => Some(body),
-            Taken::Begun => None,
-            Taken::Over => {
-                conn.refuse(arrival.key);
-                continue;
-            }
-        };
-        return Some(Request::new(conn, arrival, body, counts));
+        let (conn, mut arrival) = inbox.receive().await?;
+        if conn.take_up(&mut arrival) {
+            return Some(Request::new(conn, arrival));
+        }
+        conn.refuse(&arrival);
     }
 }
 
@@ -117,18 +111,18 @@ impl Provider {
         retry: Retry,
         dial: Arc<dyn Dial>,
     ) -> Result<Provider, Error> {
-        let metrics = Metrics::default();
-        let plan = Plan::new(addr, channel, Some(max_concurrent), options, dial)?.metrics(metrics.clone());
+        let counts = Counts::new(Metrics::default());
+        let plan = Plan::new(addr, channel, Some(max_concurrent), options, dial, counts.clone())?;
         let inbox = plan.inbox().ok_or_else(|| Error::new(ErrorKind::Internal, "a provider without an inbox"))?;
         let link = plan.start(retry).await?;
-        Ok(Provider { inner: Arc::new(Inner { link, inbox, counts: Counts::new(metrics) }) })
+        Ok(Provider { inner: Arc::new(Inner { link, inbox, counts }) })
     }
 
     /// The next request. `None` after [`close`](Provider::close) or the end of [`drain`](Provider::drain), or when
     /// connecting again is hopeless: then [`Provider::error`] says why. Requests nobody waits for any more are
     /// skipped. Dropping the future loses no request.
     pub async fn receive(&self) -> Option<Request> {
-        receive(&self.inner.inbox, &self.inner.counts).await
+        receive(&self.inner.inbox).await
     }
 
     /// What it takes to receive, without keeping the provider alive.

@@ -9,11 +9,11 @@ use tokio::io::AsyncRead;
 
 use super::body::Kind;
 use super::connection::Conn;
-use super::flight::{Counts, Flight};
 use super::pump::Feed;
+use super::request::Cancellation;
 use super::session::{Answer, Flow};
 use super::{Body, Error, ErrorKind, Headers};
-use crate::base::Key;
+use crate::base::{Key, Time};
 use crate::protocol::{Code, encode_headers};
 
 /// Bytes of a response that may wait for credit before a writer does.
@@ -24,7 +24,8 @@ const WAITING: usize = 64 * 1024;
 pub(super) struct Reply {
     conn: Arc<Conn>,
     key: Key,
-    flight: Flight,
+    /// When the request came.
+    came: Time,
     done: bool,
     /// The connection keeps nothing of the request any more.
     released: bool,
@@ -53,11 +54,13 @@ impl Watch {
 }
 
 impl Reply {
-    pub(super) fn new(conn: Arc<Conn>, key: Key, flight: Flight) -> Reply {
+    /// A request begins to count as in flight.
+    pub(super) fn new(conn: Arc<Conn>, key: Key, came: Time) -> Reply {
+        conn.counts().begin();
         Reply {
             conn,
             key,
-            flight,
+            came,
             done: false,
             released: false,
             dropped: "request dropped without an answer",
@@ -65,11 +68,15 @@ impl Reply {
         }
     }
 
+    pub(super) fn cancellation(&self) -> Cancellation {
+        Cancellation::new(self.conn.clone(), self.key)
+    }
+
     /// Has a drop wait for the watcher; gives what that needs to end the request itself.
     pub(super) fn watched(&mut self) -> Watched {
         let watch = Arc::new(Watch::default());
         self.watch = Some(watch.clone());
-        Watched { conn: self.conn.clone(), key: self.key, watch, counts: self.flight.counts().clone() }
+        Watched { conn: self.conn.clone(), key: self.key, watch }
     }
 
     pub(super) async fn send(&mut self, headers: Headers, body: Body) -> Result<(), Error> {
@@ -171,14 +178,25 @@ impl Reply {
     }
 
     fn count(&self, error: Error) -> Error {
-        self.flight.failed(&error);
+        self.conn.counts().failed(&error);
         error
+    }
+
+    fn let_go(&mut self) {
+        if !self.done {
+            if self.watch.as_ref().is_some_and(|watch| watch.leave()) {
+                return;
+            }
+            let text = self.dropped;
+            self.end_with(text);
+        }
+        self.conn.with(|session| session.release_writer(self.key));
     }
 
     fn end_with(&mut self, text: &str) {
         self.done = true;
         if fail(&self.conn, self.key, text) {
-            self.flight.failed(&Error::new(ErrorKind::Application, ""));
+            self.conn.counts().metrics.count_error(ErrorKind::Application);
         }
     }
 }
@@ -193,16 +211,11 @@ fn fail(conn: &Conn, key: Key, text: &str) -> bool {
 
 impl Drop for Reply {
     fn drop(&mut self) {
-        if !self.done {
-            if self.watch.as_ref().is_some_and(|watch| watch.leave()) {
-                return;
-            }
-            let text = self.dropped;
-            self.end_with(text);
-        }
         if !self.released {
-            self.conn.with(|session| session.release_writer(self.key));
+            self.let_go();
+            self.conn.record(std::iter::once(self.came), self.conn.now());
         }
+        self.conn.counts().end();
     }
 }
 
@@ -211,7 +224,6 @@ pub(super) struct Watched {
     conn: Arc<Conn>,
     key: Key,
     watch: Arc<Watch>,
-    counts: Arc<Counts>,
 }
 
 impl Watched {
@@ -219,7 +231,7 @@ impl Watched {
     pub(super) fn over(self, text: &str) {
         if self.watch.over() {
             if fail(&self.conn, self.key, text) {
-                self.counts.metrics.count_error(ErrorKind::Application);
+                self.conn.counts().metrics.count_error(ErrorKind::Application);
             }
             self.conn.with(|session| session.release_writer(self.key));
         }

@@ -14,7 +14,6 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::connection::Conn;
-use super::flight::{Counts, Flight};
 use super::reply::{Reply, Responder, Watched};
 use super::response::{find, headers_of};
 use super::session::{Arrival, Chunks};
@@ -43,46 +42,64 @@ pub struct Request {
     headers: Headers,
     flags: Flags,
     deadline: Instant,
-    piece: Bytes,
+    /// What a [`RequestReader`] has left of a piece; never empty.
+    piece: Option<Bytes>,
     reader: Reader,
-    reply: Option<Reply>,
+    duty: Duty,
+}
+
+/// What is read.
+#[derive(Debug)]
+enum Reader {
+    /// The body had come whole when the request was received: the connection keeps nothing of it.
+    Whole(Chunks),
+    Coming(Handle),
 }
 
 /// The handle that reads.
 #[derive(Debug)]
-struct Reader {
+struct Handle {
     conn: Arc<Conn>,
     key: Key,
-    /// The body, if it had come whole when the request was received: then the connection keeps nothing of it.
-    whole: Option<Chunks>,
 }
 
-impl Drop for Reader {
+impl Drop for Handle {
     fn drop(&mut self) {
-        if self.whole.is_none() {
-            self.conn.with(|session| session.release_reader(self.key));
-        }
+        self.conn.with(|session| session.release_reader(self.key));
     }
 }
 
+/// The duty to answer, or what is left of it when it was taken.
+#[derive(Debug)]
+enum Duty {
+    Open(Reply),
+    Taken(Cancellation),
+}
+
 impl Request {
-    pub(super) fn new(conn: Arc<Conn>, arrival: Arrival, whole: Option<Chunks>, counts: &Arc<Counts>) -> Request {
+    pub(super) fn new(conn: Arc<Conn>, arrival: Arrival) -> Request {
         let came = conn.instant_of(arrival.at).unwrap_or_else(Instant::now);
-        let flight = Flight::begin(counts, Some(came));
+        let key = arrival.key;
         Request {
             id: arrival.id,
             headers: headers_of(arrival.block),
             flags: arrival.flags,
             deadline: came + Duration::from_millis(arrival.left_ms.into()),
-            piece: Bytes::new(),
-            reply: Some(Reply::new(conn.clone(), arrival.key, flight)),
-            reader: Reader { conn, key: arrival.key, whole },
+            piece: None,
+            reader: match arrival.whole {
+                Some(body) => Reader::Whole(body),
+                None => Reader::Coming(Handle { conn: conn.clone(), key }),
+            },
+            duty: Duty::Open(Reply::new(conn, key, arrival.at)),
         }
     }
 
     /// Lets whoever runs the handler end the request, should the handler drop it.
     pub(super) fn watch(&mut self) -> Option<Watched> {
-        self.reply.as_mut().map(Reply::watched)
+        match &mut self.duty {
+            Duty::Open(reply) => Some(reply.watched()),
+            Duty::Taken(_) => None,
+        }
     }
 
     /// The request's id, as the consumer chose it.
@@ -129,6 +146,8 @@ impl Request {
 
     /// The next piece of the body; `None` at its end. What is not read is not granted either (§4).
     ///
+    /// Small pieces share memory with others, 2 KiB at a time: copy those that are kept for long.
+    ///
     /// # Errors
     /// [`ErrorKind::Cancelled`], [`ErrorKind::Deadline`] or [`ErrorKind::Connection`] when nobody waits any more. A
     /// body that had come whole when the request was received can be read all the same; then it is the answer that
@@ -165,7 +184,10 @@ impl Request {
     /// The same, to keep apart from the request while that is read or answered.
     #[must_use]
     pub fn cancellation(&self) -> Cancellation {
-        Cancellation { conn: self.reader.conn.clone(), key: self.reader.key }
+        match &self.duty {
+            Duty::Open(reply) => reply.cancellation(),
+            Duty::Taken(cancellation) => cancellation.clone(),
+        }
     }
 
     /// Answers. Resolves when all of `body` has been taken by the connection.
@@ -188,9 +210,9 @@ impl Request {
     ) -> impl Future<Output = Result<(), Error>> + Send {
         let body = body.into();
         async move {
-            match &mut self.reply {
-                Some(reply) => reply.send(headers, body).await,
-                None => Err(answered()),
+            match &mut self.duty {
+                Duty::Open(reply) => reply.send(headers, body).await,
+                Duty::Taken(_) => Err(answered()),
             }
         }
     }
@@ -223,16 +245,20 @@ impl Request {
     }
 
     fn take_reply(&mut self) -> Result<Reply, Error> {
-        self.reply.take().ok_or_else(answered)
+        let taken = Duty::Taken(self.cancellation());
+        match std::mem::replace(&mut self.duty, taken) {
+            Duty::Open(reply) => Ok(reply),
+            Duty::Taken(_) => Err(answered()),
+        }
     }
 
     fn poll_chunk(&mut self, cx: &Context<'_>) -> Poll<Result<Option<Bytes>, Error>> {
-        if !self.piece.is_empty() {
-            return Poll::Ready(Ok(Some(std::mem::take(&mut self.piece))));
+        if let Some(piece) = self.piece.take() {
+            return Poll::Ready(Ok(Some(piece)));
         }
-        match &mut self.reader.whole {
-            Some(body) => Poll::Ready(Ok(body.pop())),
-            None => self.reader.conn.poll_chunk(self.reader.key, cx),
+        match &mut self.reader {
+            Reader::Whole(body) => Poll::Ready(Ok(body.pop())),
+            Reader::Coming(handle) => handle.conn.poll_chunk(handle.key, cx),
         }
     }
 }
@@ -250,17 +276,20 @@ pub struct RequestReader<'a> {
 impl AsyncBufRead for RequestReader<'_> {
     fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
         let request = &mut *self.get_mut().request;
-        while request.piece.is_empty() {
-            match ready!(request.poll_chunk(cx))? {
-                Some(piece) => request.piece = piece,
-                None => break,
-            }
+        if request.piece.is_none() {
+            request.piece = ready!(request.poll_chunk(cx))?;
         }
-        Poll::Ready(Ok(&request.piece))
+        Poll::Ready(Ok(request.piece.as_deref().unwrap_or_default()))
     }
 
     fn consume(self: Pin<&mut Self>, n: usize) {
-        self.get_mut().request.piece.advance(n);
+        let piece = &mut self.get_mut().request.piece;
+        if let Some(left) = piece {
+            left.advance(n);
+            if left.is_empty() {
+                *piece = None;
+            }
+        }
     }
 }
 
@@ -294,6 +323,10 @@ pub struct Cancellation {
 }
 
 impl Cancellation {
+    pub(super) fn new(conn: Arc<Conn>, key: Key) -> Cancellation {
+        Cancellation { conn, key }
+    }
+
     /// Resolves when nobody waits for the answer any more; also when it has been given.
     pub async fn cancelled(&self) {
         std::future::poll_fn(|cx| self.conn.with(|session| session.poll_over(self.key, cx))).await;

@@ -36,8 +36,8 @@ pub struct Response {
     headers: Headers,
     rest: Chunks,
     opened: Opened,
-    /// It counts as in flight until its end.
-    flight: Option<Flight>,
+    /// It counts as in flight, until its end.
+    counted: bool,
 }
 
 pub(super) fn headers_of(block: Option<Bytes>) -> Headers {
@@ -50,14 +50,25 @@ pub(super) fn find<'a>(headers: &'a Headers, key: &str) -> Option<&'a [u8]> {
 }
 
 impl Response {
-    pub(super) fn new(id: Uuid, begun: Begun, mut opened: Opened, flight: Flight) -> Response {
+    pub(super) fn new(id: Uuid, begun: Begun, mut opened: Opened, flight: Flight<'_>) -> Response {
         let headers = headers_of(begun.block);
-        let Some(rest) = begun.rest else {
-            return Response { id, headers, rest: Chunks::default(), opened, flight: Some(flight) };
-        };
-        // It has come whole, and so has ended.
-        opened.key = None;
-        Response { id, headers, rest, opened, flight: None }
+        let counted = begun.rest.is_none();
+        if counted {
+            flight.goes_on();
+        } else {
+            // It has come whole, and so has ended.
+            opened.key = None;
+        }
+        Response { id, headers, rest: begun.rest.unwrap_or_default(), opened, counted }
+    }
+
+    /// Whether it had counted as in flight; it does so no more.
+    fn end_flight(&mut self) -> bool {
+        let counted = std::mem::take(&mut self.counted);
+        if counted {
+            self.opened.conn.counts().end();
+        }
+        counted
     }
 
     /// The id the request went under.
@@ -79,6 +90,8 @@ impl Response {
     }
 
     /// The next piece of the body; `None` at its end. Where pieces begin and end means nothing (§3).
+    ///
+    /// Small pieces share memory with others, 2 KiB at a time: copy those that are kept for long.
     ///
     /// # Errors
     /// What ended the request early. The pieces before were as the provider sent them.
@@ -113,15 +126,21 @@ impl Response {
         match &result {
             Ok(Some(_)) => {}
             Ok(None) => {
-                self.flight = None;
+                self.end_flight();
             }
             Err(error) => {
-                if let Some(flight) = self.flight.take() {
-                    flight.failed(error);
+                if self.end_flight() {
+                    self.opened.conn.counts().failed(error);
                 }
             }
         }
         Poll::Ready(result)
+    }
+}
+
+impl Drop for Response {
+    fn drop(&mut self) {
+        self.end_flight();
     }
 }
 
@@ -141,7 +160,7 @@ impl Stream for Response {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
-        let over = this.opened.key.is_some() && this.flight.is_none();
+        let over = this.opened.key.is_some() && !this.counted;
         if over { Poll::Ready(None) } else { this.poll_chunk(cx).map(Result::transpose) }
     }
 }

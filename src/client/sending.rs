@@ -15,7 +15,7 @@ use super::connection::{Begun, Conn};
 use super::flight::Flight;
 use super::link::Link;
 use super::pump::pump;
-use super::session::NewRequest;
+use super::session::{Limit, NewRequest};
 use super::{Body, Consumer, Error, ErrorKind, Response};
 use crate::base::Key;
 use crate::protocol::{Flags, Headers, REQUEST_ID_LEN, encode_headers};
@@ -109,7 +109,7 @@ impl<'a> RequestBuilder<'a> {
     }
 
     async fn run(&mut self) -> Result<Response, Error> {
-        let flight = Flight::begin(&self.consumer.inner.counts, None);
+        let flight = Flight::begin(&self.consumer.inner.counts);
         let mut block = Vec::new();
         if !self.headers.is_empty() {
             encode_headers(std::mem::take(&mut self.headers), &mut block)
@@ -127,9 +127,9 @@ impl<'a> RequestBuilder<'a> {
             })
             .await;
             match begun {
-                Ok(None) => {}
+                Ok(None) => limits.moved(&opened),
                 Ok(Some(begun)) => return Ok(Response::new(id, begun, opened, flight)),
-                Err(error) if self.can_move(&opened.conn, &error) => {}
+                Err(error) if self.can_move(&opened.conn, &error) => limits.moved(&opened),
                 Err(error) => {
                     flight.failed(&error);
                     return Err(error);
@@ -147,7 +147,7 @@ impl<'a> RequestBuilder<'a> {
         limits: &Limits,
         cx: &Context<'_>,
     ) -> Poll<Result<Option<Begun>, Error>> {
-        let (timeout_ms, deadline) = limits.on(&on.conn, block).inspect_err(|_| on.conn.give_back())?;
+        let (timeout_ms, limit) = limits.on(&on.conn, block).inspect_err(|_| on.conn.give_back())?;
         let (body, whole) = match &self.body.0 {
             Kind::Bytes(bytes) => (bytes.clone(), true),
             Kind::Reader(_) => (Bytes::new(), false),
@@ -156,7 +156,7 @@ impl<'a> RequestBuilder<'a> {
             id: self.id.unwrap_or_default(),
             flags: self.flags,
             timeout_ms,
-            deadline: on.conn.time_of(deadline),
+            limit,
             block: block.to_vec(),
             body,
             whole,
@@ -182,20 +182,18 @@ fn random_id() -> Uuid {
     uuid::Builder::from_random_bytes(fastrand::u128(..).to_ne_bytes()).into_uuid()
 }
 
-/// The bounds of a request in time.
+/// The bounds of a request in time. While it has not waited for anything, all of its time is left, and the clock need
+/// not be read: its connection's task tells it the time with its next turn.
 struct Limits {
     timeout: Option<Duration>,
-    /// Until when to wait for a connection and a stream.
-    until: Instant,
     grace: Duration,
-    /// The time, as it was after the last wait.
-    now: Instant,
+    /// Until when to wait for a connection and a stream, and what time it is, once it has waited.
+    waited: Option<(Instant, Instant)>,
 }
 
 impl Limits {
     fn new(timeout: Option<Duration>, grace: Duration) -> Limits {
-        let now = Instant::now();
-        Limits { timeout, until: now + timeout.unwrap_or(DEFAULT_WAIT).min(FOREVER), grace, now }
+        Limits { timeout: timeout.map(|timeout| timeout.min(FOREVER)), grace, waited: None }
     }
 
     /// A connection with a free stream, which is the caller's.
@@ -209,11 +207,15 @@ impl Limits {
     }
 
     async fn wait(&mut self, link: &Link) -> Result<Arc<Conn>, Error> {
+        let until = match self.waited {
+            Some((until, _)) => until,
+            None => Instant::now() + self.timeout.unwrap_or(DEFAULT_WAIT),
+        };
         loop {
-            let conn = link.connected(self.until).await?;
-            match timeout_at(self.until, conn.acquire()).await {
+            let conn = link.connected(until).await?;
+            match timeout_at(until, conn.acquire()).await {
                 Ok(true) => {
-                    self.now = Instant::now();
+                    self.waited = Some((until, Instant::now()));
                     return Ok(conn);
                 }
                 Ok(false) => {}
@@ -224,28 +226,49 @@ impl Limits {
         }
     }
 
+    /// It was opened where nothing can become of it, and goes on elsewhere with the time it has left.
+    fn moved(&mut self, from: &Opened) {
+        let now = Instant::now();
+        let until = self.waited.map(|(until, _)| until).unwrap_or_else(|| {
+            let total = self.local(&from.conn, self.timeout);
+            let began = from.key.and_then(|key| from.conn.limit_of(key)).and_then(|limit| limit.checked_sub(total));
+            began.unwrap_or(now) + self.timeout.unwrap_or(DEFAULT_WAIT)
+        });
+        self.waited = Some((until, now));
+    }
+
+    /// How long it takes this side to give up on a request that has so much time left.
+    fn local(&self, conn: &Conn, left: Option<Duration>) -> Duration {
+        let default = || conn.server().map_or(DEFAULT_WAIT, |server| server.default_timeout);
+        left.unwrap_or_else(default).saturating_add(self.grace)
+    }
+
     /// The timeout on the wire, in ms, and when this side gives up.
     ///
     /// # Errors
     /// Where the time is over already, or the broker takes no header block as long as this.
-    fn on(&self, conn: &Conn, block: &[u8]) -> Result<(u32, Instant), Error> {
+    fn on(&self, conn: &Conn, block: &[u8]) -> Result<(u32, Limit), Error> {
         let max_frame = conn.server().map_or(u32::MAX, |server| server.max_frame);
         if REQUEST_ID_LEN + block.len() > max_frame as usize {
             let text = format!("headers don't fit the broker's frames of at most {max_frame} bytes");
             return Err(Error::new(ErrorKind::InvalidInput, text));
         }
-        let now = self.now;
-        if self.timeout.is_none() {
-            let default = conn.server().map_or(DEFAULT_WAIT, |server| server.default_timeout);
-            return Ok((0, now + default + self.grace));
-        }
-        let left = self.until.saturating_duration_since(now);
+        let left = match (self.timeout, self.waited) {
+            (Some(_), Some((until, now))) => Some(until.saturating_duration_since(now)),
+            (timeout, _) => timeout,
+        };
+        let span = self.local(conn, left);
+        let limit = match self.waited {
+            None => Limit::After(span),
+            Some((_, now)) => Limit::At(conn.time_of(now + span)),
+        };
+        let Some(left) = left else { return Ok((0, limit)) };
         if left.is_zero() {
             return Err(Error::new(ErrorKind::Deadline, "the timeout passed before the request was sent"));
         }
         // Rounded up; not by `as_nanos`, whose 128 bits are slow to divide.
         let ms = left.as_secs().saturating_mul(1000) + u64::from(left.subsec_nanos().div_ceil(1_000_000));
-        Ok((ms.min(u32::MAX.into()) as u32, self.until + self.grace))
+        Ok((ms.min(u32::MAX.into()) as u32, limit))
     }
 }
 

@@ -90,8 +90,8 @@ impl Provider {
         // each has its own time: its request's deadline
         let pool = worker_pool::Options::new(concurrency.clamp(1, MAX_WORKERS)).without_times().timeout(None);
         let (inbox, counts) = self.desk();
-        let served = Served { handler, overtime, counts: counts.clone() };
-        match SourcePool::start(pool, Requests { inbox, counts }, served) {
+        let served = Served { handler, overtime, counts };
+        match SourcePool::start(pool, Requests { inbox }, served) {
             Ok(pool) => pool.finished().await,
             Err(error) => tracing::error!(%error, "nothing can be served"),
         }
@@ -101,14 +101,13 @@ impl Provider {
 /// A provider's requests, as the jobs of a pool. Keeps nothing of the provider alive.
 struct Requests {
     inbox: Arc<Inbox>,
-    counts: Arc<Counts>,
 }
 
 impl Source for Requests {
     type Job = Serving;
 
     async fn next(&self) -> Option<Serving> {
-        let request = receive(&self.inbox, &self.counts).await?;
+        let request = receive(&self.inbox).await?;
         Some(Serving { deadline: request.deadline(), request: Some(request), watched: None })
     }
 }

@@ -6,7 +6,6 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use super::outgoing::{AT_ONCE, write_frame};
-use super::stream::{Head, Stream};
 use super::{Chunks, End, Failure, Session, wake_all};
 use crate::base::{Key, Time};
 use crate::protocol::{Code, Flags, Header};
@@ -23,6 +22,10 @@ pub(crate) struct Arrival {
     pub(crate) at: Time,
     /// The header block's entries.
     pub(crate) block: Option<Bytes>,
+    /// All of its body, if it came at once: nothing is left to read, and the handle that reads is gone.
+    pub(crate) whole: Option<Chunks>,
+    /// What [`Session::lost`] was.
+    pub(crate) lost: u64,
 }
 
 /// What there is of a request when a handler takes it up.
@@ -58,14 +61,14 @@ impl Session {
         now: Time,
     ) -> Result<(), End> {
         let window = self.welcome.as_ref().map_or(0, |welcome| welcome.window);
-        let mut stream = Stream::new(window, self.window, now);
+        let (key, stream) = self.streams.open(window, self.window, now);
         stream.id = header.stream;
         stream.recv.begun = true;
         stream.recv.block = block;
         // Kept here until the arrival is taken; the answer's own head replaces it.
-        stream.send.head = Head { request_id, flags: header.flags, arg: header.arg, block: Vec::new() };
+        let head = &mut stream.send.head;
+        (head.request_id, head.flags, head.arg) = (request_id, header.flags, header.arg);
         stream.handles = 2;
-        let key = self.streams.insert(stream);
         if !self.ids.claim(header.stream, key) {
             self.streams.remove(key);
             return Err(End::found(Code::Protocol, format!("REQUEST on stream {}, which is in use", header.stream)));
@@ -75,7 +78,8 @@ impl Session {
         self.accept(key, body, last)
     }
 
-    /// Requests that came since the last call. Each has two handles: one that reads, one that answers.
+    /// Requests that came since the last call. Each has two handles: one that reads, unless all has been read, and one
+    /// that answers.
     pub(crate) fn take_arrivals(&mut self, into: &mut Vec<Arrival>) {
         let mut keys = std::mem::take(&mut self.arrivals);
         into.extend(keys.drain(..).filter_map(|key| self.arrival(key)));
@@ -83,10 +87,18 @@ impl Session {
     }
 
     fn arrival(&mut self, key: Key) -> Option<Arrival> {
+        let lost = self.lost;
         let stream = self.streams.get_mut(key)?;
-        let Head { request_id, flags, arg, .. } = std::mem::take(&mut stream.send.head);
-        let block = stream.recv.block.take();
-        Some(Arrival { key, id: request_id, flags, left_ms: arg, at: stream.time, block })
+        let head = &stream.send.head;
+        let (id, flags, left_ms) = (head.request_id, head.flags, head.arg);
+        let (at, block) = (stream.time, stream.recv.block.take());
+        let whole = stream.take_rest();
+        if whole.is_some() {
+            // the handle that answers is left, so the stream stays
+            stream.recv.discard = true;
+            stream.handles -= 1;
+        }
+        Some(Arrival { key, id, flags, left_ms, at, block, whole, lost })
     }
 
     pub(super) fn on_cancel(&mut self, header: Header) {
@@ -96,6 +108,7 @@ impl Session {
         stream.recv.queue.clear();
         if !stream.send.ended {
             stream.failure.get_or_insert_with(|| Failure::cancelled(header.code).into());
+            self.lost += 1;
             // The terminal frame is left to the handle that answers: until then the work goes on (§3).
             wake_all(stream, &mut self.wakes);
         }
@@ -122,13 +135,13 @@ impl Session {
         if stream.send.ended || stream.failure.is_some() {
             return Answer::Closed;
         }
-        stream.send.head = Head { block, ..Head::default() };
+        let head = &mut stream.send.head;
+        (head.flags, head.arg, head.block) = (Flags::NONE, 0, block);
         stream.send.begun = true;
         stream.send.finished = whole;
         let short = whole && self.control.len() < AT_ONCE && body.len() <= AT_ONCE;
         stream.send.queue.push(body);
         if short && self.write_whole(key) {
-            self.release_writer(key);
             return Answer::Taken;
         }
         self.make_ready(key);
@@ -145,8 +158,22 @@ impl Session {
             return false;
         }
         write_frame(self.role, stream, max_frame, &mut self.control);
+        // the handle that answers is gone
+        stream.handles -= 1;
+        self.spans.push(stream.time);
         self.answered(key);
         true
+    }
+
+    /// When requests came whose answers have been [taken](Answer::Taken) since the last call.
+    pub(crate) fn take_spans(&mut self, into: &mut Vec<Time>) {
+        into.append(&mut self.spans);
+    }
+
+    /// How often a request that had come was cancelled, or all of them lost, so far: while it stays the same, nothing
+    /// that was there is over but what has been answered.
+    pub(crate) fn lost(&self) -> u64 {
+        self.lost
     }
 
     /// Ends the request with ERROR, where its last frame has not been written. `false` where it has.

@@ -13,7 +13,8 @@ const MANY: usize = 32;
 /// A queue of bytes. The usual single piece needs no allocation of its own, and no room for more.
 #[derive(Debug, Default)]
 pub(crate) struct Chunks {
-    front: Bytes,
+    /// Never an empty piece.
+    front: Option<Bytes>,
     /// What follows; there only from the second piece on.
     #[expect(clippy::box_collection, reason = "rarely there, in every stream twice, and a third of its size")]
     rest: Option<Box<VecDeque<Bytes>>>,
@@ -30,8 +31,8 @@ impl Chunks {
             return;
         }
         self.len += bytes.len();
-        if self.front.is_empty() {
-            self.front = bytes;
+        if self.front.is_none() {
+            self.front = Some(bytes);
         } else {
             let rest = self.rest.get_or_insert_default();
             rest.push_back(bytes);
@@ -42,11 +43,8 @@ impl Chunks {
     }
 
     pub(crate) fn pop(&mut self) -> Option<Bytes> {
-        if self.front.is_empty() {
-            return None;
-        }
-        let next = self.next();
-        let bytes = std::mem::replace(&mut self.front, next);
+        let bytes = self.front.take()?;
+        self.front = self.next();
         self.len -= bytes.len();
         Some(bytes)
     }
@@ -56,29 +54,31 @@ impl Chunks {
         assert!(n <= self.len, "{n} of {} bytes", self.len);
         self.len -= n;
         while n > 0 {
-            let part = n.min(self.front.len());
-            out.extend_from_slice(&self.front[..part]);
-            self.front.advance(part);
+            let Some(front) = &mut self.front else { return };
+            let part = n.min(front.len());
+            out.extend_from_slice(&front[..part]);
             n -= part;
-            if self.front.is_empty() {
+            if part == front.len() {
                 self.front = self.next();
+            } else {
+                front.advance(part);
             }
         }
     }
 
-    fn next(&mut self) -> Bytes {
-        self.rest.as_mut().and_then(|rest| rest.pop_front()).unwrap_or_default()
+    fn next(&mut self) -> Option<Bytes> {
+        self.rest.as_mut()?.pop_front()
     }
 
     pub(crate) fn clear(&mut self) {
-        *self = Chunks::default();
+        (self.front, self.rest, self.len) = (None, None, 0);
     }
 
     fn join(&mut self) {
         let mut all = BytesMut::with_capacity(self.len);
-        all.put_slice(&self.front);
-        self.rest.take().into_iter().flat_map(|rest| *rest).for_each(|piece| all.put_slice(&piece));
-        self.front = all.freeze();
+        let rest = self.rest.take().into_iter().flat_map(|rest| *rest);
+        self.front.take().into_iter().chain(rest).for_each(|piece| all.put_slice(&piece));
+        self.front = Some(all.freeze());
     }
 }
 

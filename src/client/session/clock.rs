@@ -73,6 +73,7 @@ impl Session {
         if self.end.is_some() {
             return;
         }
+        self.date(now);
         if now >= self.next_deadline {
             self.expire(now);
         }
@@ -88,6 +89,23 @@ impl Session {
                 _ => self.shut(End::found(Code::Timeout, "the broker was silent for three keepalive spells")),
             }
         }
+    }
+
+    /// Says what time it is to requests whose limit counts from the next turn.
+    pub(crate) fn date(&mut self, now: Time) {
+        let mut undated = std::mem::take(&mut self.undated);
+        for key in undated.drain(..) {
+            if let Some(stream) = self.streams.get_mut(key) {
+                stream.time = now + (stream.time - Time::ZERO);
+                self.next_deadline = self.next_deadline.min(stream.time);
+            }
+        }
+        self.undated = undated;
+    }
+
+    /// When this side gives up on a request that has been dated.
+    pub(crate) fn limit_of(&self, key: Key) -> Option<Time> {
+        Some(self.streams.get(key)?.time)
     }
 
     /// A deadline to keep: the bound moves if it is the earliest.

@@ -15,7 +15,7 @@ use bytes::{Bytes, BytesMut};
 use uuid::Uuid;
 
 use self::script::Script;
-use super::{Answer, Arrival, End, Failure, NewRequest, Session, Taken};
+use super::{Answer, Arrival, End, Failure, Limit, NewRequest, Session, Taken};
 use crate::base::{ChannelId, Key, Time};
 use crate::protocol::{
     Code, Flags, FrameType, HEADER_LEN, Header, Hello, MAX_HANDSHAKE_FRAME, Role, VERSION, Welcome, encode_headers,
@@ -114,7 +114,10 @@ impl Play {
                 self.receive(bytes);
             }
             5 => self.welcome(script),
-            6 | 7 => self.write(script.byte()),
+            6 | 7 => {
+                self.session.date(self.now);
+                self.write(script.byte());
+            }
             8 => {
                 self.now = self.now + Duration::from_millis(u64::from(script.byte()) * 20);
                 let due = self.session.next_time();
@@ -188,11 +191,12 @@ impl Play {
         if flags & Flags::HEADERS.0 != 0 {
             encode_headers([("a", "b")], &mut block).expect("short enough");
         }
+        let span = Duration::from_millis(u64::from(timeout) * 30);
         let request = NewRequest {
             id: Uuid::from_u128(flags.into()),
             flags: Flags(flags & (Flags::WAIT.0 | Flags::ONEWAY.0 | Flags::RETRY.0)),
             timeout_ms: timeout.into(),
-            deadline: self.now + Duration::from_millis(u64::from(timeout) * 30),
+            limit: if timeout % 2 == 0 { Limit::At(self.now + span) } else { Limit::After(span) },
             block,
             body: Bytes::copy_from_slice(script.bytes(200)),
             whole: flags & Flags::END.0 != 0,
@@ -310,8 +314,12 @@ impl Play {
         self.session.take_earlier();
         let mut arrivals: Vec<Arrival> = Vec::new();
         self.session.take_arrivals(&mut arrivals);
-        let handle = |arrival: Arrival| Handle { key: arrival.key, reads: true, writes: true, begun: false };
+        let handle = |arrival: Arrival| {
+            let reads = arrival.whole.is_none();
+            Handle { key: arrival.key, reads, writes: true, begun: false }
+        };
         self.handles.extend(arrivals.into_iter().map(handle));
+        self.session.take_spans(&mut Vec::new());
     }
 
     /// The connection ends, the last words are written, all handles go.

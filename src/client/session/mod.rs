@@ -26,6 +26,7 @@ mod outgoing;
 mod parser;
 mod receive;
 mod stream;
+mod streams;
 #[cfg(test)]
 mod tests;
 mod user;
@@ -38,11 +39,12 @@ pub(crate) use chunks::Chunks;
 use clock::{Keepalive, Ping};
 pub(crate) use end::{Cause, End, Failure, Origin, Source};
 use ids::StreamIds;
-use parser::Parser;
+use parser::{Bodies, Parser};
 use stream::Stream;
-pub(crate) use user::{Flow, NewRequest};
+use streams::Streams;
+pub(crate) use user::{Flow, Limit, NewRequest};
 
-use crate::base::{Key, Table, Time};
+use crate::base::{Key, Time};
 use crate::protocol::{BadHandshake, Code, FrameType, Header, Hello, Role, Welcome};
 
 /// Whether this side has said that it leaves.
@@ -60,9 +62,10 @@ pub(crate) struct Session {
     role: Role,
     window: u32,
     parser: Parser,
+    bodies: Bodies,
     welcome: Option<Welcome>,
     ids: StreamIds,
-    streams: Table<Stream>,
+    streams: Streams,
     /// Streams with a frame to write, in turn.
     ready: VecDeque<Key>,
     control: Vec<u8>,
@@ -80,12 +83,17 @@ pub(crate) struct Session {
     freed: usize,
     /// Provider: requests nobody has been told of yet.
     arrivals: Vec<Key>,
+    /// Provider: when requests came that have been answered since.
+    spans: Vec<Time>,
+    lost: u64,
     wakes: Vec<Waker>,
     leaving: Leaving,
     broker_leaves: bool,
     keepalive: Keepalive,
     pings: Vec<Ping>,
     last_ping: u64,
+    /// Requests whose limit counts from the next turn.
+    undated: Vec<Key>,
     /// No stream's deadline is earlier.
     next_deadline: Time,
     /// The bound has moved, and whoever keeps the timer doesn't know.
@@ -105,9 +113,10 @@ impl Session {
             role: hello.role,
             window: hello.window,
             parser: Parser::new(hello.role),
+            bodies: Bodies::default(),
             welcome: None,
             ids: StreamIds::default(),
-            streams: Table::new(),
+            streams: Streams::default(),
             ready: VecDeque::new(),
             control,
             pongs: 0,
@@ -118,12 +127,15 @@ impl Session {
             open: 0,
             freed: 0,
             arrivals: Vec::new(),
+            spans: Vec::new(),
+            lost: 0,
             wakes: Vec::new(),
             leaving: Leaving::No,
             broker_leaves: false,
             keepalive: Keepalive::new(),
             pings: Vec::new(),
             last_ping: 0,
+            undated: Vec::new(),
             next_deadline: Time::MAX,
             earlier: false,
             end: None,
@@ -204,7 +216,9 @@ impl Session {
             self.push_error(0, code, &end.text);
         }
         self.end = Some(end);
+        self.lost += 1;
         self.ready.clear();
+        self.undated.clear();
         let keys: Vec<Key> = self.streams.iter().map(|(key, _)| key).collect();
         for key in keys {
             self.fail_with_connection(key);

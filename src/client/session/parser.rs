@@ -168,16 +168,41 @@ pub(super) fn take_head(input: &mut BytesMut, header: Header, prefix: usize) -> 
     (id, block)
 }
 
-/// Takes `n` bytes of a body. Below [`COPY_BELOW`] the buffer is only advanced, which costs nothing: splitting it would
-/// make it a shared one, counted up and down with each frame.
-#[inline]
-pub(super) fn take_body(input: &mut BytesMut, n: usize) -> Bytes {
-    if n < COPY_BELOW {
-        let copy = Bytes::copy_from_slice(&input[..n]);
+/// Small bodies are copied one behind the other into blocks of this many bytes: an allocation for each of a burst would
+/// cost more than all else that is done with it.
+const BLOCK: usize = 2048;
+/// How small. A piece that is kept for long keeps its block, and no more: what waits on a stream is joined before it is
+/// many pieces.
+const SMALL: usize = 256;
+
+/// Takes bodies out of what came.
+#[derive(Debug, Default)]
+pub(super) struct Bodies {
+    block: BytesMut,
+}
+
+impl Bodies {
+    /// Takes `n` bytes. Below [`COPY_BELOW`] the buffer is only advanced, which costs nothing: splitting it would make
+    /// it a shared one, counted up and down with each frame.
+    #[inline]
+    pub(super) fn take(&mut self, input: &mut BytesMut, n: usize) -> Bytes {
+        if n >= COPY_BELOW {
+            return input.split_to(n).freeze();
+        }
+        let copy = match n {
+            0 => Bytes::new(),
+            1..=SMALL => {
+                if self.block.capacity() - self.block.len() < n {
+                    // the same block again, if nobody has kept anything of it
+                    self.block.reserve(BLOCK);
+                }
+                self.block.extend_from_slice(&input[..n]);
+                self.block.split().freeze()
+            }
+            _ => Bytes::copy_from_slice(&input[..n]),
+        };
         input.advance(n);
         copy
-    } else {
-        input.split_to(n).freeze()
     }
 }
 
@@ -217,5 +242,36 @@ fn check(role: Role, kind: FrameType, header: &Header) -> Result<(), End> {
         FrameType::Ping | FrameType::Pong if length != 8 => wrong("that is not 8 bytes"),
         FrameType::Error | FrameType::GoAway if length > MAX_TEXT => wrong("with a text beyond 1,024 bytes"),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bodies_of_any_size_are_taken_and_small_ones_share_a_block() {
+        let mut bodies = Bodies::default();
+        let mut input = BytesMut::new();
+        let sizes = [0, 1, 64, SMALL, SMALL + 1, COPY_BELOW - 1, COPY_BELOW, 3 * COPY_BELOW];
+        for size in sizes {
+            input.extend((0..size).map(|at| at as u8));
+        }
+        let taken = sizes.map(|size| bodies.take(&mut input, size));
+        assert!(input.is_empty());
+        for (body, size) in taken.iter().zip(sizes) {
+            assert_eq!(body.len(), size);
+            assert!(body.iter().enumerate().all(|(at, &byte)| byte == at as u8));
+        }
+        let end_of = |body: &Bytes| body.as_ptr().wrapping_add(body.len());
+        assert_eq!(end_of(&taken[1]), taken[2].as_ptr(), "one behind the other");
+        let block = taken[1].as_ptr();
+        drop(taken);
+        // what nobody kept is filled again
+        for _ in 0..2 * BLOCK {
+            input.extend_from_slice(b"x");
+            bodies.take(&mut input, 1);
+        }
+        assert!(bodies.block.as_ptr().addr().abs_diff(block.addr()) <= BLOCK);
     }
 }

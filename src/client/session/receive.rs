@@ -2,7 +2,7 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::parser::{Frame, take_body, take_head};
+use super::parser::{Frame, take_head};
 use super::stream::Stream;
 use super::{End, Failure, Origin, Session};
 use crate::base::{Key, Time};
@@ -55,7 +55,7 @@ impl Session {
             _ if self.welcome.is_none() => Err(broken("the first frame was not WELCOME".into())),
             Frame::Head { header, prefix, body, last } => {
                 let (request_id, block) = take_head(input, header, prefix);
-                let body = take_body(input, body);
+                let body = self.bodies.take(input, body);
                 if block.as_ref().is_some_and(|block| check_header_block(block).is_err()) {
                     return Err(broken(format!("header block on stream {} is cut short", header.stream)));
                 }
@@ -66,7 +66,7 @@ impl Session {
             }
             Frame::Body { stream, fresh, body, last } => {
                 input.advance(if fresh { HEADER_LEN } else { 0 });
-                let body = take_body(input, body);
+                let body = self.bodies.take(input, body);
                 self.on_body(stream, fresh, body, last)
             }
         }

@@ -116,6 +116,31 @@ impl Stream {
         }
     }
 
+    /// Lets go of all it holds: what is left is plain values, for [`Stream::reopen`].
+    pub(super) fn clear(&mut self) {
+        self.send.head.block = Vec::new();
+        self.send.queue.clear();
+        self.recv.block = None;
+        self.recv.queue.clear();
+        self.failure = None;
+        self.reader = None;
+        self.writer = None;
+        self.watchers.clear();
+    }
+
+    /// Makes a cleared stream as good as new.
+    pub(super) fn reopen(&mut self, send_window: u32, recv_window: u32, time: Time) {
+        self.id = 0;
+        let send = &mut self.send;
+        (send.head.request_id, send.head.flags, send.head.arg) = (Uuid::nil(), Flags::NONE, 0);
+        (send.head_sent, send.finished, send.ended, send.begun, send.queued) = (false, false, false, false, false);
+        send.credit = SendCredit::new(send_window);
+        (self.recv.begun, self.recv.ended, self.recv.discard) = (false, false, false);
+        self.recv.credit = RecvCredit::new(recv_window);
+        (self.handles, self.cancel_sent) = (0, false);
+        (self.time, self.opened_at) = (time, u64::MAX);
+    }
+
     /// Whether there is a frame to write now.
     pub(super) fn sendable(&self) -> bool {
         let send = &self.send;
@@ -124,6 +149,12 @@ impl Stream {
         }
         let body = send.queue.len();
         !send.head_sent || (body > 0 && send.credit.left() > 0) || (body == 0 && send.finished)
+    }
+
+    /// Everything received, if the end is among it.
+    pub(super) fn take_rest(&mut self) -> Option<Chunks> {
+        let whole = self.recv.ended && self.failure.is_none();
+        whole.then(|| std::mem::take(&mut self.recv.queue))
     }
 
     pub(super) fn over_on_wire(&self) -> bool {

@@ -1,11 +1,11 @@
 //! What handles do with a session: open, read, write, give up, let go.
 
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::stream::{Head, Stream};
 use super::{Failure, Session, park, wake_all};
 use crate::base::{Key, Time};
 use crate::protocol::{Code, Flags, FrameType, Header, Role};
@@ -18,7 +18,7 @@ pub(crate) struct NewRequest {
     /// On the wire, in ms; 0 for the broker's default.
     pub(crate) timeout_ms: u32,
     /// When this side gives up.
-    pub(crate) deadline: Time,
+    pub(crate) limit: Limit,
     /// A header block with its size, or nothing.
     pub(crate) block: Vec<u8>,
     pub(crate) body: Bytes,
@@ -26,6 +26,14 @@ pub(crate) struct NewRequest {
     pub(crate) whole: bool,
     /// Who waits for the answer: as if it had called [`Session::poll_response`] at once.
     pub(crate) waiter: Option<Waker>,
+}
+
+/// When this side gives up on a request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Limit {
+    At(Time),
+    /// So long after the time [`Session::date`] is told next. It is asked for a turn that would not come soon.
+    After(Duration),
 }
 
 /// Whether a body is still wanted.
@@ -43,19 +51,31 @@ impl Session {
     /// `None` where none can be opened here.
     pub(crate) fn open_request(&mut self, request: NewRequest) -> Option<Key> {
         let welcome = self.welcome.as_ref().filter(|_| self.takes_requests())?;
-        let mut stream = Stream::new(welcome.window, self.window, request.deadline);
-        stream.send.head =
-            Head { request_id: request.id, flags: request.flags, arg: request.timeout_ms, block: request.block };
+        // a time to come is counted from zero until it is dated
+        let time = match request.limit {
+            Limit::At(time) => time,
+            Limit::After(span) => Time::ZERO + span,
+        };
+        let (key, stream) = self.streams.open(welcome.window, self.window, time);
+        let head = &mut stream.send.head;
+        (head.request_id, head.flags, head.arg) = (request.id, request.flags, request.timeout_ms);
+        head.block = request.block;
         stream.send.begun = true;
         stream.send.queue.push(request.body);
         stream.send.finished = request.whole;
         stream.handles = 1;
         stream.reader = request.waiter;
-        self.watch_deadline(request.deadline);
-        let key = self.streams.insert(stream);
+        stream.send.queued = true;
+        match request.limit {
+            Limit::At(time) => self.watch_deadline(time),
+            Limit::After(_) => {
+                self.earlier |= self.undated.is_empty();
+                self.undated.push(key);
+            }
+        }
         self.open += 1;
         self.unopened += 1;
-        self.make_ready(key);
+        self.ready.push_back(key);
         Some(key)
     }
 
@@ -91,9 +111,7 @@ impl Session {
 
     /// Everything received, if the end is among it: the handle then needs the session no more.
     pub(crate) fn take_rest(&mut self, key: Key) -> Option<super::Chunks> {
-        let stream = self.streams.get_mut(key)?;
-        let whole = stream.recv.ended && stream.failure.is_none();
-        whole.then(|| std::mem::take(&mut stream.recv.queue))
+        self.streams.get_mut(key)?.take_rest()
     }
 
     fn took(&mut self, key: Key, n: usize) {

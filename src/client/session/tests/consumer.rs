@@ -5,7 +5,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::super::{NewRequest, Session};
+use super::super::{Limit, NewRequest, Session};
 use super::peer::{Pipe, Seen, Streams, Way, any, error};
 use super::{MAX_STREAMS, WINDOW, for_seeds, session, welcome};
 use crate::base::{Key, Time};
@@ -92,7 +92,7 @@ impl World {
             id,
             flags: Flags::NONE,
             timeout_ms: 0,
-            deadline: Time::MAX,
+            limit: Limit::At(Time::MAX),
             block: Vec::new(),
             body: Bytes::from(sent.clone()),
             whole: finished,

@@ -1,12 +1,13 @@
 //! What a broker may not send, and what it may at any time.
 
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use proptest::prelude::*;
 use uuid::Uuid;
 
-use super::super::{Cause, End, NewRequest, Origin, Session};
+use super::super::{Answer, Cause, End, Limit, NewRequest, Origin, Session};
 use super::{WINDOW, hello, session, welcome};
 use crate::base::{Key, Time};
 use crate::protocol::{Code, Flags, FrameType, Header, Role};
@@ -18,11 +19,15 @@ fn receive(session: &mut Session, header: Header, payload: &[u8]) {
 }
 
 fn open(session: &mut Session) -> Key {
+    open_until(session, Limit::At(Time::MAX))
+}
+
+fn open_until(session: &mut Session, limit: Limit) -> Key {
     let request = NewRequest {
         id: Uuid::nil(),
         flags: Flags::NONE,
         timeout_ms: 0,
-        deadline: Time::MAX,
+        limit,
         block: Vec::new(),
         body: Bytes::from_static(b"x"),
         whole: true,
@@ -256,6 +261,51 @@ fn at_goaway_what_was_not_sent_fails_as_not_started_and_the_rest_goes_on() {
     receive(&mut session, new(FrameType::Response, 1).flags(Flags::END), b"x");
     session.end_if_done();
     assert_eq!(session.end().map(|end| end.origin), Some(Origin::Lost));
+}
+
+#[test]
+fn a_limit_counts_from_the_next_turn() {
+    let (mut session, ms) = (session(Role::Consumer), Duration::from_millis);
+    let key = open_until(&mut session, Limit::After(ms(500)));
+    assert!(session.take_earlier(), "who keeps the time is told");
+    let other = open_until(&mut session, Limit::After(ms(900)));
+    assert!(!session.take_earlier(), "once");
+    let began = Time::ZERO + ms(100);
+    session.date(began);
+    session.date(began + ms(50));
+    assert_eq!(session.limit_of(key), Some(began + ms(500)));
+    assert_eq!(session.next_time(), began + ms(500));
+    session.fill(&mut Vec::new());
+    let cx = Context::from_waker(Waker::noop());
+    session.on_time(began + ms(499));
+    assert!(session.poll_response(key, &cx).is_pending());
+    session.on_time(began + ms(500));
+    let Poll::Ready(Err(failure)) = session.poll_response(key, &cx) else { panic!("it waits") };
+    assert_eq!(failure.cause, Cause::Local(Code::Deadline));
+    assert!(session.poll_response(other, &cx).is_pending());
+}
+
+#[test]
+fn a_request_that_came_whole_is_known_to_be_cancelled_before_it_is_taken_up() {
+    let mut session = session(Role::Provider);
+    let request = |stream| new(FrameType::Request, stream).flags(Flags::END);
+    receive(&mut session, request(1), &[7; 20]);
+    receive(&mut session, request(2), &[7; 20]);
+    let mut arrivals = Vec::new();
+    session.take_arrivals(&mut arrivals);
+    assert!(arrivals.iter().all(|arrival| arrival.whole.as_ref().is_some_and(|body| body.len() == 4)));
+    assert!(arrivals.iter().all(|arrival| arrival.lost == session.lost()));
+    receive(&mut session, new(FrameType::Cancel, 2), b"");
+    assert_ne!(arrivals[1].lost, session.lost());
+    assert_eq!([0, 1].map(|at: usize| session.is_over(arrivals[at].key)), [false, true]);
+    let answer = session.respond(arrivals[0].key, Vec::new(), Bytes::from_static(b"y"), true);
+    assert_eq!(answer, Answer::Taken);
+    let mut spans = Vec::new();
+    session.take_spans(&mut spans);
+    assert_eq!(spans, [Time::ZERO]);
+    assert!(session.fail_request(arrivals[1].key, Code::Application, ""));
+    session.release_writer(arrivals[1].key);
+    assert!(session.streams.is_empty());
 }
 
 proptest! {

@@ -4,7 +4,7 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 
-use super::super::{Answer, Flow, Session};
+use super::super::{Answer, Chunks, Flow, Session};
 use super::peer::{Pipe, Seen, Streams, Way, any};
 use super::{MAX_STREAMS, WINDOW, for_seeds, session, welcome};
 use crate::base::Key;
@@ -52,12 +52,17 @@ impl World {
     fn handlers(&mut self, session: &mut Session, rng: &mut fastrand::Rng) {
         let mut arrivals = Vec::new();
         session.take_arrivals(&mut arrivals);
-        for arrival in arrivals {
+        for mut arrival in arrivals {
+            let reading = arrival.whole.is_none();
+            let mut got = Vec::new();
+            while let Some(piece) = arrival.whole.as_mut().and_then(Chunks::pop) {
+                got.extend_from_slice(&piece);
+            }
             self.mine.push(Mine {
                 key: arrival.key,
                 number: arrival.left_ms,
-                got: Vec::new(),
-                reading: true,
+                got,
+                reading,
                 begun: false,
                 sent: Vec::new(),
                 finished: false,

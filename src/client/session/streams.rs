@@ -1,0 +1,134 @@
+//! The requests of one connection, in slots that are used again in place.
+//!
+//! A stream is a few hundred bytes, of which a short request changes a few: it is neither built on the stack and moved
+//! into its slot nor moved out and dropped, but cleared where it lies, and opened again there.
+
+use super::stream::Stream;
+use crate::base::{Key, Time};
+
+/// Once this many slots were in use, their memory is given back when the last one is free again.
+const LARGE: usize = 4096;
+
+/// A connection's streams. Keys carry a generation, counted over the whole table: a key kept too long finds nothing.
+#[derive(Debug, Default)]
+pub(super) struct Streams {
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    next_generation: u32,
+}
+
+#[derive(Debug)]
+struct Slot {
+    /// `None` while it is free.
+    generation: Option<u32>,
+    stream: Stream,
+}
+
+impl Streams {
+    /// A stream in a free slot, as good as new.
+    #[inline]
+    pub(super) fn open(&mut self, send_window: u32, recv_window: u32, time: Time) -> (Key, &mut Stream) {
+        let generation = self.next_generation;
+        self.next_generation = (generation + 1) & 0x7fff_ffff;
+        let index = match self.free.pop() {
+            Some(index) => {
+                let slot = &mut self.slots[index as usize];
+                slot.generation = Some(generation);
+                slot.stream.reopen(send_window, recv_window, time);
+                index
+            }
+            None => {
+                let index = u32::try_from(self.slots.len()).expect("fewer than 2^32 streams");
+                let stream = Stream::new(send_window, recv_window, time);
+                self.slots.push(Slot { generation: Some(generation), stream });
+                index
+            }
+        };
+        let key = Key::unpack(u64::from(generation) << 32 | u64::from(index));
+        (key, &mut self.slots[index as usize].stream)
+    }
+
+    #[inline]
+    pub(super) fn get(&self, key: Key) -> Option<&Stream> {
+        let slot = self.slots.get(key.index() as usize)?;
+        (slot.generation == Some(generation_of(key))).then_some(&slot.stream)
+    }
+
+    #[inline]
+    pub(super) fn get_mut(&mut self, key: Key) -> Option<&mut Stream> {
+        let slot = self.slots.get_mut(key.index() as usize)?;
+        (slot.generation == Some(generation_of(key))).then_some(&mut slot.stream)
+    }
+
+    /// Lets go of a stream and of all it holds.
+    #[inline]
+    pub(super) fn remove(&mut self, key: Key) {
+        let Some(stream) = self.get_mut(key) else { return };
+        stream.clear();
+        self.slots[key.index() as usize].generation = None;
+        self.free.push(key.index());
+        if self.slots.len() >= LARGE && self.is_empty() {
+            (self.slots, self.free) = (Vec::new(), Vec::new());
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.free.len() == self.slots.len()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Key, &Stream)> {
+        (0u64..).zip(&self.slots).filter_map(|(index, slot)| {
+            let generation = u64::from(slot.generation?);
+            Some((Key::unpack(generation << 32 | index), &slot.stream))
+        })
+    }
+}
+
+fn generation_of(key: Key) -> u32 {
+    (key.pack() >> 32) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    #[test]
+    fn a_slot_is_used_again_as_new_and_old_keys_find_nothing() {
+        let mut streams = Streams::default();
+        let (old, stream) = streams.open(1, 2, Time::ZERO);
+        let new = format!("{stream:?}");
+        stream.id = 7;
+        stream.send.queue.push(Bytes::from_static(b"x"));
+        stream.send.head.block = vec![1];
+        (stream.send.head_sent, stream.send.finished, stream.send.ended) = (true, true, true);
+        (stream.send.begun, stream.send.queued) = (true, true);
+        stream.recv.queue.push(Bytes::from_static(b"y"));
+        stream.recv.block = Some(Bytes::from_static(b"z"));
+        (stream.recv.begun, stream.recv.ended, stream.recv.discard) = (true, true, true);
+        (stream.handles, stream.cancel_sent, stream.opened_at) = (2, true, 9);
+        stream.failure = Some(Box::new(super::super::Failure::connection(true)));
+        stream.reader = Some(std::task::Waker::noop().clone());
+        stream.writer = Some(std::task::Waker::noop().clone());
+        stream.watchers.push(std::task::Waker::noop().clone());
+        streams.remove(old);
+        assert!(streams.is_empty() && streams.get(old).is_none());
+        let (key, stream) = streams.open(1, 2, Time::ZERO);
+        assert_eq!(format!("{stream:?}"), new);
+        assert_eq!(key.index(), old.index());
+        assert!(streams.get(old).is_none() && streams.get_mut(old).is_none());
+        streams.remove(old);
+        assert_eq!(streams.iter().map(|(key, _)| key).collect::<Vec<_>>(), [key]);
+    }
+
+    #[test]
+    fn memory_of_a_crowd_is_given_back() {
+        let mut streams = Streams::default();
+        let keys: Vec<Key> = (0..LARGE).map(|_| streams.open(1, 1, Time::ZERO).0).collect();
+        keys.iter().for_each(|&key| streams.remove(key));
+        assert_eq!(streams.slots.capacity(), 0);
+        let (key, _) = streams.open(1, 1, Time::ZERO);
+        assert!(keys.iter().all(|&old| old != key && streams.get(old).is_none()));
+    }
+}
