@@ -15,6 +15,7 @@ impl Core {
         let wait = state.flags.has(Flags::WAIT);
         let Channel { spread, paused, providers, .. } = self.channels[channel as usize];
         let elsewhere = if spread { self.choose_core(request) } else { None };
+        debug_assert!(elsewhere.is_none() || !self.stays_here(channel), "the short way would have kept it here");
         if paused && (wait || providers > 0 || elsewhere.is_some() || self.may_only_be_forwarded(request)) {
             self.enqueue(request);
         } else if let Some(core) = elsewhere {

@@ -19,6 +19,7 @@ use std::hash::BuildHasher;
 
 use foldhash::quality::FixedState;
 
+use super::channel::Remote;
 use super::conn::{Conn, Phase, Side};
 use super::consumer::{Opening, check_block};
 use super::flow::Dir;
@@ -190,12 +191,17 @@ impl Core {
         if !has_room(&chosen) {
             chosen = (0..self.options.cores).find(has_room).unwrap_or(chosen);
         }
-        let wide = |core| (u128::from(load(core).0), u128::from(load(core).1));
-        let ((own, own_in_use), (capacity, in_use)) = (wide(self.options.core), wide(chosen));
-        // in use / capacity + 1 / CROSSING, without the fractions
-        let near_enough = own_in_use * capacity * CROSSING <= own * (in_use * CROSSING + capacity);
-        let stays = own_in_use < own && near_enough;
+        let stays = has_room(&self.options.core) && is_near_enough(load(self.options.core), load(chosen));
         (chosen != self.options.core && !stays).then_some(chosen)
+    }
+
+    /// Whether a consumer's request stays on this core, whichever other one [`Core::choose_core`] would look at.
+    #[inline]
+    pub(super) fn stays_here(&self, channel: u32) -> bool {
+        let channel = &self.channels[channel as usize];
+        let own = (u64::from(channel.capacity), u64::from(channel.in_use) + u64::from(channel.queued));
+        let near_enough = |remote: &Remote| is_near_enough(own, (remote.capacity.into(), remote.in_use.into()));
+        channel.providers > 0 && own.1 < own.0 && channel.remotes.iter().all(near_enough)
     }
 
     /// Hands a request to another core.
@@ -246,6 +252,14 @@ impl Core {
             }
         }
     }
+}
+
+/// Whether a request may stay on its consumer's core, by what is in use of the capacity there and on another one: in
+/// use / capacity + 1 / [`CROSSING`], without the fractions.
+#[inline]
+fn is_near_enough((own, own_in_use): (u64, u64), (capacity, in_use): (u64, u64)) -> bool {
+    let [own, own_in_use, capacity, in_use] = [own, own_in_use, capacity, in_use].map(u128::from);
+    own_in_use * capacity * CROSSING <= own * (in_use * CROSSING + capacity)
 }
 
 /// Whether the others are to hear of this capacity and use: each frame wakes a core that sleeps, so only what could

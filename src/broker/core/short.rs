@@ -89,7 +89,7 @@ impl Core {
         let state = &self.channels[channel as usize];
         let (granted, len) = (state.window, body.len() as u32);
         let taps = state.taps;
-        if consumer.special || !free || state.spread || granted < len {
+        if consumer.special || !free || granted < len || state.spread && !self.stays_here(channel) {
             return false;
         }
         let Some(provider) = self.pick(channel) else { return false };
@@ -147,9 +147,13 @@ impl Core {
         let state = &mut self.channels[channel as usize];
         state.requests += 1;
         state.in_use += 1;
+        let spread = state.spread;
         self.meters.of(state).short_request(body.len());
         self.held += REQUEST_STATE;
         self.counters.requests += 1;
+        if spread {
+            self.note_news(channel);
+        }
         true
     }
 
@@ -169,7 +173,7 @@ impl Core {
         let plain = state.up.ended && state.up.received_end && state.replay.is_none() && !state.is_oneway();
         let len = body.len() as u32;
         let fits = state.down.granted >= len && state.down.credit >= len;
-        if !plain || !fits || self.channels[channel as usize].spread || provider.peer_goes || provider.goes {
+        if !plain || !fits || provider.peer_goes || provider.goes {
             return false;
         }
         let target = self.conns.get_mut(consumer).expect("a request's consumer is connected");
@@ -206,8 +210,12 @@ impl Core {
         let state = &mut self.channels[channel as usize];
         state.requests -= 1;
         state.in_use -= 1;
+        let (spread, queued) = (state.spread, state.queued);
         self.meters.of(state).short_response(age, body.len());
-        if state.queued > 0 {
+        if spread {
+            self.note_news(channel);
+        }
+        if queued > 0 {
             self.serve_queue(channel);
         }
         true
