@@ -95,7 +95,7 @@ pub static ALL: &[Case] = &[
     },
     Case {
         name: "pause",
-        what: "SIGSTOP for 10 s, longer than every timeout; 2,500 clients, most in the middle of something",
+        what: "SIGSTOP for 10 s, longer than every timeout; 3,200 clients, most in the middle of something",
         small: pause::SETTINGS,
         full: pause::SETTINGS,
         fault: pause::pause,
