@@ -1,4 +1,4 @@
-//! Kafka. The mock cluster can't create or delete topics by the protocol, so these two are not in the suite here.
+//! Kafka. The mock cluster can't create or delete topics by the protocol: these two need a cluster that is there.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,10 @@ fn options(brokers: &str, prefix: &str) -> Options {
 }
 
 fn over(cluster: &Cluster, prefix: &str) -> System {
-    let options = options(&cluster.brokers, prefix);
+    with(options(&cluster.brokers, prefix))
+}
+
+fn with(options: Options) -> System {
     System::new(move || {
         let options = options.clone();
         async { Broker::new(Kafka::connect(options).await.unwrap()) }
@@ -28,8 +31,13 @@ fn over(cluster: &Cluster, prefix: &str) -> System {
 }
 
 /// With so many partitions a topic.
-async fn system(partitions: i32) -> Option<System> {
+async fn system(partitions: u16) -> Option<System> {
     let (cluster, prefix) = (kafka::shared().await, unique("t"));
+    if !cluster.is_mock() {
+        let options = Options { partitions: Some(partitions), ..options(&cluster.brokers, &prefix) };
+        return Some(with(options));
+    }
+    let partitions = partitions.into();
     let system = over(cluster, &prefix);
     Some(system.making_topics(move |topic| cluster.create_topic(&format!("{prefix}{topic}"), partitions)))
 }
@@ -47,6 +55,17 @@ conformance! { system(4) =>
     no_more_than_so_many_at_once
     health_and_figures_tell_the_truth
     bad_input_is_refused_at_once
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn topics_come_and_go() {
+    if kafka::shared().await.is_mock() {
+        eprintln!(
+            "SKIPPED: the mock cluster creates no topics by the protocol; CORELAY_TEST_KAFKA=host:port names one that does"
+        );
+        return;
+    }
+    super::conformance::topics_come_and_go(&system(1).await.unwrap()).await;
 }
 
 // what is published without a key has an order within one partition only
@@ -120,6 +139,64 @@ async fn what_is_acknowledged_out_of_turn_comes_again_only_if_the_member_is_lost
         soon("acknowledgement", delivery.ack()).await.unwrap();
     }
     broker.close().await;
+}
+
+/// Behind a proxy, as the mock knows no TLS.
+#[cfg(feature = "kafka-tls")]
+mod tls {
+    use super::*;
+    use crate::pki::Pki;
+    use crate::servers::kafka_tls::Front;
+
+    /// A mock, TLS before it, and who signed that.
+    async fn front() -> (Arc<Cluster>, Front, Pki) {
+        let cluster = tokio::task::spawn_blocking(Cluster::start).await.unwrap();
+        let pki = Pki::new();
+        let front = Front::start(&cluster.brokers, &pki.server("kafka")).await;
+        (Arc::new(cluster), front, pki)
+    }
+
+    fn options(front: &Front, pki: &Pki) -> Options {
+        Options { tls: true, ca: Some(pki.ca()), ..super::options(&front.brokers, "t") }
+    }
+
+    async fn system() -> Option<System> {
+        let (cluster, front, pki) = front().await;
+        let (options, making) = (options(&front, &pki), cluster);
+        let system = with(options).keeping((front, pki));
+        Some(system.making_topics(move |topic| making.create_topic(&format!("t{topic}"), 4)))
+    }
+
+    conformance! { system() =>
+        messages_arrive_as_they_were_sent
+        what_is_refused_comes_again
+        a_key_is_kept_in_order_by_all_members
+        handlers_share_fail_and_are_called_again
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn who_is_not_trusted_is_not_talked_to() {
+        let (_cluster, front, pki) = front().await;
+        let good = Options { timeout: Duration::from_secs(2), ..options(&front, &pki) };
+        Kafka::connect(good.clone()).await.unwrap();
+        let stranger = Pki::new();
+        for (wrong, kind) in [
+            (Options { ca: Some(stranger.ca()), ..good.clone() }, ErrorKind::Connection),
+            (Options { ca: None, ..good.clone() }, ErrorKind::Connection),
+            (Options { tls: false, ca: None, ..good.clone() }, ErrorKind::Connection),
+            (Options { tls: false, ..good.clone() }, ErrorKind::Invalid),
+            (Options { ca: Some("/not/there.pem".into()), ..good.clone() }, ErrorKind::Invalid),
+        ] {
+            let error = Kafka::connect(wrong.clone()).await.unwrap_err();
+            assert_eq!(error.kind(), kind, "{wrong:?}: {error}");
+        }
+        // with TLS built in, so are these; the mock doesn't ask
+        for mechanism in ["SCRAM-SHA-256", "SCRAM-SHA-512"] {
+            let login = Login { user: "me".into(), password: "secret".into(), mechanism: mechanism.into() };
+            let error = Kafka::connect(Options { login: Some(login), ..good.clone() }).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Connection, "{error}");
+        }
+    }
 }
 
 #[tokio::test]

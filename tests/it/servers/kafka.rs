@@ -1,8 +1,12 @@
 //! Kafka: the mock cluster of librdkafka, which speaks the protocol on real sockets and keeps what it is given in memory.
+//! In its place the tests take a cluster that is there, where `CORELAY_TEST_KAFKA` names one (`host:port`).
 
 use std::sync::{Mutex, OnceLock, mpsc};
 use std::time::Duration;
 
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::error::KafkaResult;
 use rdkafka::mocking::MockCluster;
 
@@ -13,13 +17,17 @@ type Cluster = MockCluster<'static, rdkafka::producer::DefaultProducerContext>;
 #[derive(Debug)]
 pub struct Kafka {
     pub brokers: String,
-    orders: Mutex<mpsc::Sender<(Order, mpsc::Sender<KafkaResult<()>>)>>,
+    /// To the mock; one that was there before takes none.
+    orders: Option<Mutex<mpsc::Sender<Told>>>,
 }
+
+/// An order, and where its outcome goes.
+type Told = (Order, mpsc::Sender<KafkaResult<()>>);
 
 impl Kafka {
     /// Starts one.
     pub fn start() -> Kafka {
-        let (orders, received) = mpsc::channel::<(Order, mpsc::Sender<KafkaResult<()>>)>();
+        let (orders, received) = mpsc::channel::<Told>();
         let (told, brokers) = mpsc::channel();
         std::thread::spawn(move || {
             let cluster = MockCluster::new(1).expect("a mock cluster");
@@ -28,19 +36,41 @@ impl Kafka {
                 let _ = answer.send(order(&cluster));
             }
         });
-        Kafka { brokers: brokers.recv().expect("it starts"), orders: Mutex::new(orders) }
+        Kafka { brokers: brokers.recv().expect("it starts"), orders: Some(Mutex::new(orders)) }
     }
 
     fn order(&self, order: impl FnOnce(&Cluster) -> KafkaResult<()> + Send + 'static) {
         let (answer, answered) = mpsc::channel();
-        self.orders.lock().unwrap().send((Box::new(order), answer)).expect("the cluster runs");
+        let orders = self.orders.as_ref().expect("a mock cluster");
+        orders.lock().unwrap().send((Box::new(order), answer)).expect("the cluster runs");
         answered.recv().expect("the cluster runs").unwrap();
     }
 
-    /// The mock can't be told by the protocol.
+    /// Whether it is the mock, which can't be told to create and delete topics by the protocol.
+    pub fn is_mock(&self) -> bool {
+        self.orders.is_some()
+    }
+
+    /// By the way there is.
     pub fn create_topic(&self, name: &str, partitions: i32) {
+        if !self.is_mock() {
+            return self.ask_for_topic(name, partitions);
+        }
         let name = name.to_string();
         self.order(move |cluster| cluster.create_topic(&name, partitions, 1));
+    }
+
+    fn ask_for_topic(&self, name: &str, partitions: i32) {
+        let admin: AdminClient<DefaultClientContext> =
+            ClientConfig::new().set("bootstrap.servers", &self.brokers).create().unwrap();
+        let topic = [NewTopic::new(name, partitions, TopicReplication::Fixed(1))];
+        let create = || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(admin.create_topics(&topic, &AdminOptions::new()))
+        };
+        // whoever calls may be in a runtime already
+        let created = std::thread::scope(|scope| scope.spawn(create).join().unwrap());
+        created.unwrap().pop().unwrap().unwrap();
     }
 
     /// Drops all connections and takes no more.
@@ -61,5 +91,9 @@ impl Kafka {
 /// The one all tests share.
 pub async fn shared() -> &'static Kafka {
     static SHARED: OnceLock<Kafka> = OnceLock::new();
-    tokio::task::spawn_blocking(|| SHARED.get_or_init(Kafka::start)).await.unwrap()
+    let find = || match std::env::var("CORELAY_TEST_KAFKA") {
+        Ok(brokers) => Kafka { brokers, orders: None },
+        Err(_) => Kafka::start(),
+    };
+    tokio::task::spawn_blocking(move || SHARED.get_or_init(find)).await.unwrap()
 }

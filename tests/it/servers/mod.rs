@@ -21,6 +21,8 @@ use rustix::process::{Pid, Signal, kill_process};
 pub mod corelay;
 #[cfg(feature = "kafka")]
 pub mod kafka;
+#[cfg(feature = "kafka-tls")]
+pub mod kafka_tls;
 #[cfg(feature = "nats")]
 pub mod nats;
 #[cfg(feature = "postgres")]
