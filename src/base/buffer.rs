@@ -124,6 +124,22 @@ impl Batch {
     }
 }
 
+/// For bytes of which none lies in a leased buffer.
+#[derive(Clone, Copy, Debug)]
+pub struct NoLeases;
+
+impl Leases for NoLeases {
+    fn bytes(&self, piece: Piece) -> &[u8] {
+        unreachable!("{piece:?} outside a pool")
+    }
+    fn retain(&self, piece: Piece) {
+        unreachable!("{piece:?} outside a pool")
+    }
+    fn release(&self, piece: Piece) {
+        unreachable!("{piece:?} outside a pool")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

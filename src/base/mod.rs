@@ -12,7 +12,7 @@ pub mod time;
 pub mod wheel;
 
 pub use backoff::backoff;
-pub use buffer::{Batch, Leases, Piece, Segment};
+pub use buffer::{Batch, Leases, NoLeases, Piece, Segment};
 pub use channel::ChannelId;
 pub use histogram::Histogram;
 pub use keys::{Key, Table};

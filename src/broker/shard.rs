@@ -23,7 +23,7 @@ use super::listener::Peer;
 use super::mesh::{Item, Mesh};
 use super::tell::Teller;
 use crate::auth::AccessList;
-use crate::base::{Key, Leases, Piece, Time};
+use crate::base::{Key, Leases, NoLeases, Time};
 use crate::reactor::{Event, Reactor, Receive, Sock, sys};
 use crate::tls::Acceptor;
 
@@ -302,7 +302,8 @@ where
         let secure = &mut self.secure;
         let more = self.mesh.drain(|from, item, homeward| match item {
             Item::Frames { kind, batch } => {
-                batch.for_each_unsent(&NoPool, |bytes| core.link_received(now, from, kind, bytes));
+                // link batches hold no leases
+                batch.for_each_unsent(&NoLeases, |bytes| core.link_received(now, from, kind, bytes));
                 if let Some(batch) = homeward.take(batch) {
                     core.recycle(batch);
                 }
@@ -453,15 +454,4 @@ pub(super) trait PoolSize {
     fn capacity(&self) -> usize;
     /// Buffers nobody leases.
     fn free(&self) -> usize;
-}
-
-/// Link batches hold no leases.
-struct NoPool;
-
-impl Leases for NoPool {
-    fn bytes(&self, piece: Piece) -> &[u8] {
-        unreachable!("{piece:?} in a batch for another core")
-    }
-    fn retain(&self, _: Piece) {}
-    fn release(&self, _: Piece) {}
 }

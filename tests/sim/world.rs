@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use corelay::auth::AccessList;
-use corelay::base::{Batch, Key, Leases, Piece, Time};
+use corelay::base::{Batch, Key, Leases, NoLeases, Time};
 use corelay::broker::core::{Action, Core, LinkKind, Options, Output};
 
 use crate::companion::Companion;
@@ -99,17 +99,6 @@ pub(crate) enum Sleep {
 #[derive(Debug, Default)]
 struct Ring {
     items: VecDeque<(LinkKind, Batch)>,
-}
-
-/// Link batches hold no leases.
-struct NoPool;
-
-impl Leases for NoPool {
-    fn bytes(&self, piece: Piece) -> &[u8] {
-        panic!("{piece:?} in a batch for another core")
-    }
-    fn retain(&self, _: Piece) {}
-    fn release(&self, _: Piece) {}
 }
 
 /// See the module's page.
@@ -429,7 +418,7 @@ impl World {
                 let Some((kind, batch)) = self.rings[from][shard].items.pop_front() else { break };
                 moved = true;
                 let (core, cut, now) = (&mut self.shards[shard].core, self.item_bytes, self.now);
-                batch.for_each_unsent(&NoPool, |bytes| {
+                batch.for_each_unsent(&NoLeases, |bytes| {
                     bytes.chunks(cut).for_each(|part| core.link_received(now, from as u16, kind, part));
                 });
                 core.recycle(batch);

@@ -9,7 +9,7 @@ use super::channel::Channel;
 use super::conn::{Phase, Side};
 use super::rx::{Violation, check_header};
 use super::{Action, Core, Moved};
-use crate::base::{ChannelId, Key};
+use crate::base::{ChannelId, Key, NoLeases};
 use crate::protocol::{Code, HEADER_LEN, Header, Hello, MAX_CREDIT, MAX_HANDSHAKE_FRAME, Role, VERSION, Welcome};
 
 impl Core {
@@ -22,7 +22,7 @@ impl Core {
             Ok(Some(used)) => {
                 // what came with HELLO was sent before WELCOME could be read: REQUEST is not allowed there
                 self.early = true;
-                self.input(key, &all[used..], None, &super::NoLeases, false);
+                self.input(key, &all[used..], None, &NoLeases, false);
                 self.early = false;
             }
             Ok(None) => {

@@ -75,7 +75,7 @@ use self::request::Request;
 use self::rx::{Found, Violation, check_header};
 use self::tap::Tap;
 use crate::base::wheel::Wheel;
-use crate::base::{Batch, ChannelId, Key, Leases, Piece, Secret, Table, Time};
+use crate::base::{Batch, ChannelId, Key, Leases, NoLeases, Piece, Secret, Table, Time};
 use crate::protocol::{Code, FrameType, MAX_HANDSHAKE_FRAME, TraceParent};
 
 pub use self::counters::{Counters, Refused};
@@ -513,21 +513,6 @@ impl Core {
     #[must_use]
     pub fn held(&self) -> usize {
         self.held
-    }
-}
-
-/// For bytes that lie in no leased buffer.
-struct NoLeases;
-
-impl Leases for NoLeases {
-    fn bytes(&self, piece: Piece) -> &[u8] {
-        unreachable!("{piece:?} outside a pool")
-    }
-    fn retain(&self, piece: Piece) {
-        unreachable!("{piece:?} outside a pool")
-    }
-    fn release(&self, piece: Piece) {
-        unreachable!("{piece:?} outside a pool")
     }
 }
 

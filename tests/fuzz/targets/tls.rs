@@ -10,7 +10,7 @@ use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
-use corelay::base::{Batch, Leases, Piece};
+use corelay::base::{Batch, NoLeases};
 use corelay::tls::{
     ALPN, Acceptor, Bench, Fault, MAX_HANDSHAKE, News, Session, TlsOptions, certificates, feed, key, roots,
 };
@@ -376,14 +376,3 @@ impl Play {
 
 /// More than so many renewals of a client's keys with nothing between them are a fault of its own (rustls).
 const MOST_RENEWED: usize = 32;
-
-/// What the broker says is in no leased buffer here.
-struct NoLeases;
-
-impl Leases for NoLeases {
-    fn bytes(&self, piece: Piece) -> &[u8] {
-        unreachable!("{piece:?}")
-    }
-    fn retain(&self, _: Piece) {}
-    fn release(&self, _: Piece) {}
-}
