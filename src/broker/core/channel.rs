@@ -14,7 +14,7 @@ use crate::base::{ChannelId, Key};
 /// Who queues: a connection, and behind a link which connection of the other core.
 pub(super) type LaneKey = (Key, u32);
 
-/// Providers of the channel on another core, as that core last said.
+/// Providers of the channel on one core: on another one, as that core last said.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Remote {
     /// Sum of max_concurrent.
@@ -119,6 +119,13 @@ impl Channel {
     }
 
     /// Nobody is on it and nothing is known of it elsewhere.
+    /// The providers here, as other cores see them; what waits for one is in use.
+    #[inline]
+    pub(super) fn load(&self) -> Remote {
+        let capacity = if self.providers > 0 { self.capacity } else { 0 };
+        Remote { capacity, in_use: self.in_use + self.queued }
+    }
+
     pub(super) fn is_unused(&self) -> bool {
         self.connections == 0 && self.requests == 0 && self.remotes.iter().all(|remote| remote.capacity == 0)
     }

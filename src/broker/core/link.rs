@@ -162,14 +162,9 @@ impl Core {
         if request.hops >= MAX_HOPS || request.hops > 0 && channel.capacity > 0 && channel.providers > 0 {
             return None;
         }
-        let own = if channel.providers > 0 { channel.capacity } else { 0 };
-        let load = |core: u16| {
-            if core == self.options.core {
-                return (u64::from(own), u64::from(channel.in_use) + u64::from(channel.queued));
-            }
-            let remote = channel.remotes[usize::from(core)];
-            (u64::from(remote.capacity), u64::from(remote.in_use))
-        };
+        let own = channel.load();
+        let of = |core: u16| if core == self.options.core { own } else { channel.remotes[usize::from(core)] };
+        let load = |core| (u64::from(of(core).capacity), u64::from(of(core).in_use));
         let total: u64 = (0..self.options.cores).map(|core| load(core).0).sum();
         if total == 0 {
             return None;
@@ -187,11 +182,11 @@ impl Core {
         let (first, second) = (pick(hash >> 32)?, pick(hash & 0xffff_ffff)?);
         let ((capacity_1, in_use_1), (capacity_2, in_use_2)) = (load(first), load(second));
         let mut chosen = if in_use_2 * capacity_1 < in_use_1 * capacity_2 { second } else { first };
-        let has_room = |core: &u16| load(*core).1 < load(*core).0;
+        let has_room = |core: &u16| of(*core).in_use < of(*core).capacity;
         if !has_room(&chosen) {
             chosen = (0..self.options.cores).find(has_room).unwrap_or(chosen);
         }
-        let stays = has_room(&self.options.core) && is_near_enough(load(self.options.core), load(chosen));
+        let stays = has_room(&self.options.core) && is_near_enough(own, of(chosen));
         (chosen != self.options.core && !stays).then_some(chosen)
     }
 
@@ -199,9 +194,8 @@ impl Core {
     #[inline]
     pub(super) fn stays_here(&self, channel: u32) -> bool {
         let channel = &self.channels[channel as usize];
-        let own = (u64::from(channel.capacity), u64::from(channel.in_use) + u64::from(channel.queued));
-        let near_enough = |remote: &Remote| is_near_enough(own, (remote.capacity.into(), remote.in_use.into()));
-        channel.providers > 0 && own.1 < own.0 && channel.remotes.iter().all(near_enough)
+        let own = channel.load();
+        own.in_use < own.capacity && channel.remotes.iter().all(|&remote| is_near_enough(own, remote))
     }
 
     /// Hands a request to another core.
@@ -231,8 +225,8 @@ impl Core {
         while let Some(channel) = self.news.pop() {
             let state = &mut self.channels[channel as usize];
             state.has_news = false;
-            let capacity = if state.providers > 0 { state.capacity } else { 0 };
-            let told = (capacity, state.in_use + state.queued);
+            let Remote { capacity, in_use } = state.load();
+            let told = (capacity, in_use);
             if !is_news(state.told, told) {
                 continue;
             }
@@ -242,7 +236,7 @@ impl Core {
             frame[..HEADER_LEN].copy_from_slice(&header.length(CAPACITY_LEN as u32).encode());
             frame[HEADER_LEN..][..16].copy_from_slice(state.id.as_bytes());
             frame[HEADER_LEN + 16..][..4].copy_from_slice(&capacity.to_le_bytes());
-            frame[HEADER_LEN + 20..].copy_from_slice(&(state.in_use + state.queued).to_le_bytes());
+            frame[HEADER_LEN + 20..].copy_from_slice(&in_use.to_le_bytes());
             for core in 0..self.options.cores {
                 let link = self.links_out[usize::from(core)];
                 if let Some(conn) = self.conns.get_mut(link) {
@@ -257,8 +251,8 @@ impl Core {
 /// Whether a request may stay on its consumer's core, by what is in use of the capacity there and on another one: in
 /// use / capacity + 1 / [`CROSSING`], without the fractions.
 #[inline]
-fn is_near_enough((own, own_in_use): (u64, u64), (capacity, in_use): (u64, u64)) -> bool {
-    let [own, own_in_use, capacity, in_use] = [own, own_in_use, capacity, in_use].map(u128::from);
+fn is_near_enough(own: Remote, other: Remote) -> bool {
+    let [own, own_in_use, capacity, in_use] = [own.capacity, own.in_use, other.capacity, other.in_use].map(u128::from);
     own_in_use * capacity * CROSSING <= own * (in_use * CROSSING + capacity)
 }
 

@@ -45,12 +45,11 @@ impl Core {
             }
             let (payload, behind) = rest.split_at(length);
             let (head, body) = payload.split_at(head);
-            if side == Side::Provider {
+            let done = if side == Side::Consumer {
+                self.short_request(key, &header, head, body)
+            } else {
                 self.look_ahead(key, behind);
-            }
-            let done = match side {
-                Side::Consumer => self.short_request(key, &header, head, body),
-                _ => self.short_response(key, &header, body),
+                self.short_response(key, &header, body)
             };
             if !done {
                 break;
