@@ -94,7 +94,12 @@ impl Conn {
         // A driver with bytes to write is woken by its socket; only a nearer deadline can't wait for that.
         let news = (shared.idle && shared.session.wants_write()) || shared.session.take_earlier();
         let driver = if news { shared.driver.take() } else { None };
-        self.settle(shared, driver);
+        if shared.session.is_quiet() {
+            drop(shared);
+            driver.into_iter().for_each(Waker::wake);
+        } else {
+            self.settle(shared, driver);
+        }
         result
     }
 

@@ -1,7 +1,7 @@
 //! Counting requests while they are in flight, at two additions a request.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::{Error, Metrics};
@@ -82,25 +82,51 @@ impl Drop for Flight<'_> {
 
 /// The requests of all clients that share a [`Metrics`].
 #[derive(Debug, Default)]
-pub(super) struct Meters(Mutex<Vec<Arc<Meter>>>);
+pub(super) struct Meters(Mutex<All>);
+
+#[derive(Debug, Default)]
+struct All {
+    meters: Vec<Arc<Meter>>,
+    /// What clients that are gone have begun; all of it is over.
+    begun_before: u64,
+}
 
 impl Meters {
     fn add(&self) -> Arc<Meter> {
         let meter = Arc::<Meter>::default();
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(meter.clone());
+        let mut all = self.lock();
+        if all.meters.len() == all.meters.capacity() {
+            all.fold();
+        }
+        all.meters.push(meter.clone());
         meter
     }
 
-    fn sum(&self, of: impl Fn(&Meter) -> u64) -> u64 {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|meter| of(meter)).sum()
+    fn lock(&self) -> MutexGuard<'_, All> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn begun(&self) -> u64 {
-        self.sum(|meter| meter.begun.load(Ordering::Relaxed))
+        let all = self.lock();
+        all.begun_before + all.meters.iter().map(|meter| meter.begun.load(Ordering::Relaxed)).sum::<u64>()
     }
 
     pub(super) fn in_flight(&self) -> u64 {
-        self.sum(Meter::in_flight)
+        self.lock().meters.iter().map(|meter| meter.in_flight()).sum()
+    }
+}
+
+impl All {
+    /// Keeps of clients that are gone their sum alone, so that a program may make new ones for ever.
+    fn fold(&mut self) {
+        let begun_before = &mut self.begun_before;
+        self.meters.retain_mut(|meter| match Arc::get_mut(meter) {
+            Some(gone) => {
+                *begun_before += *gone.begun.get_mut();
+                false
+            }
+            None => true,
+        });
     }
 }
 
@@ -146,6 +172,21 @@ fn bucket(nanos: u64) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn clients_that_are_gone_leave_their_sum_and_no_memory() {
+        let metrics = Metrics::default();
+        let lasting = Counts::new(metrics.clone());
+        lasting.begin();
+        for _ in 0..1_000 {
+            let brief = Counts::new(metrics.clone());
+            drop(Flight::begin(&brief));
+        }
+        assert_eq!((metrics.meters.begun(), metrics.meters.in_flight()), (1_001, 1));
+        assert!(metrics.meters.lock().meters.capacity() <= 8);
+        lasting.end();
+        assert_eq!((metrics.meters.begun(), metrics.meters.in_flight()), (1_001, 0));
+    }
 
     #[test]
     fn a_span_is_counted_under_the_first_bound_that_holds_it() {

@@ -5,7 +5,6 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::outgoing::{AT_ONCE, write_frame};
 use super::{Chunks, End, Failure, Session, wake_all};
 use crate::base::{Key, Time};
 use crate::protocol::{Code, Flags, Header};
@@ -64,41 +63,34 @@ impl Session {
         let (key, stream) = self.streams.open(window, self.window, now);
         stream.id = header.stream;
         stream.recv.begun = true;
-        stream.recv.block = block;
-        // Kept here until the arrival is taken; the answer's own head replaces it.
-        let head = &mut stream.send.head;
-        (head.request_id, head.flags, head.arg) = (request_id, header.flags, header.arg);
         stream.handles = 2;
         if !self.ids.claim(header.stream, key) {
             self.streams.remove(key);
             return Err(End::found(Code::Protocol, format!("REQUEST on stream {}, which is in use", header.stream)));
         }
         self.open += 1;
-        self.arrivals.push(key);
+        let (flags, left_ms, lost) = (header.flags, header.arg, self.lost);
+        self.arrivals.push(Arrival { key, id: request_id, flags, left_ms, at: now, block, whole: None, lost });
         self.accept(key, body, last)
     }
 
     /// Requests that came since the last call. Each has two handles: one that reads, unless all has been read, and one
     /// that answers.
     pub(crate) fn take_arrivals(&mut self, into: &mut Vec<Arrival>) {
-        let mut keys = std::mem::take(&mut self.arrivals);
-        into.extend(keys.drain(..).filter_map(|key| self.arrival(key)));
-        self.arrivals = keys;
-    }
-
-    fn arrival(&mut self, key: Key) -> Option<Arrival> {
-        let lost = self.lost;
-        let stream = self.streams.get_mut(key)?;
-        let head = &stream.send.head;
-        let (id, flags, left_ms) = (head.request_id, head.flags, head.arg);
-        let (at, block) = (stream.time, stream.recv.block.take());
-        let whole = stream.take_rest();
-        if whole.is_some() {
-            // the handle that answers is left, so the stream stays
-            stream.recv.discard = true;
-            stream.handles -= 1;
+        for arrival in self.arrivals.iter_mut().filter(|arrival| arrival.whole.is_none()) {
+            let Some(stream) = self.streams.get_mut(arrival.key) else { continue };
+            arrival.whole = stream.take_rest();
+            if arrival.whole.is_some() {
+                // the handle that answers is left, so the stream stays
+                stream.recv.discard = true;
+                stream.handles -= 1;
+            }
         }
-        Some(Arrival { key, id, flags, left_ms, at, block, whole, lost })
+        if into.is_empty() {
+            std::mem::swap(into, &mut self.arrivals);
+        } else {
+            into.append(&mut self.arrivals);
+        }
     }
 
     pub(super) fn on_cancel(&mut self, header: Header) {
@@ -135,34 +127,16 @@ impl Session {
         if stream.send.ended || stream.failure.is_some() {
             return Answer::Closed;
         }
-        let head = &mut stream.send.head;
-        (head.flags, head.arg, head.block) = (Flags::NONE, 0, block);
         stream.send.begun = true;
         stream.send.finished = whole;
-        let short = whole && self.control.len() < AT_ONCE && body.len() <= AT_ONCE;
-        stream.send.queue.push(body);
-        if short && self.write_whole(key) {
+        if whole && self.stage_answer(key, &block, &body) {
             return Answer::Taken;
         }
+        let Some(stream) = self.streams.get_mut(key) else { return Answer::Closed };
+        stream.send.head.block = block;
+        stream.send.queue.push(body);
         self.make_ready(key);
         Answer::Open
-    }
-
-    /// Writes an answer behind the control frames at once, if one frame holds it and credit allows: its handler then
-    /// needs neither wait for its turn nor be woken after it.
-    fn write_whole(&mut self, key: Key) -> bool {
-        let max_frame = self.welcome.as_ref().map_or(0, |welcome| welcome.max_frame as usize);
-        let Some(stream) = self.streams.get_mut(key) else { return false };
-        let body = stream.send.queue.len();
-        if body > stream.send.credit.left() || stream.send.head.block.len() + body > max_frame {
-            return false;
-        }
-        write_frame(self.role, stream, max_frame, &mut self.control);
-        // the handle that answers is gone
-        stream.handles -= 1;
-        self.spans.push(stream.time);
-        self.answered(key);
-        true
     }
 
     /// When requests came whose answers have been [taken](Answer::Taken) since the last call.

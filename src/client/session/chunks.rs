@@ -21,6 +21,14 @@ pub(crate) struct Chunks {
     len: usize,
 }
 
+impl From<Bytes> for Chunks {
+    #[inline]
+    fn from(bytes: Bytes) -> Chunks {
+        let len = bytes.len();
+        Chunks { front: (len > 0).then_some(bytes), rest: None, len }
+    }
+}
+
 impl Chunks {
     pub(crate) fn len(&self) -> usize {
         self.len

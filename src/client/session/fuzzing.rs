@@ -78,7 +78,14 @@ impl Play {
             name: String::new(),
         };
         let session = Session::new(&hello).expect("nothing in it is too long");
-        let said = Said { role, max_frame: MAX_HANDSHAKE_FRAME, sending: HashMap::new(), goodbye: false, first: true };
+        let said = Said {
+            role,
+            max_frame: MAX_HANDSHAKE_FRAME,
+            sending: HashMap::new(),
+            goodbye: false,
+            leaves: false,
+            first: true,
+        };
         let (input, handles, pings) = (BytesMut::new(), Vec::new(), Vec::new());
         Play { session, role, now: Time::ZERO, input, handles, pings, unwritten: 0, said }
     }
@@ -342,6 +349,7 @@ struct Said {
     /// Streams this side has opened or answers on, and whether it may send more on them.
     sending: HashMap<u32, bool>,
     goodbye: bool,
+    leaves: bool,
     first: bool,
 }
 
@@ -368,10 +376,14 @@ impl Said {
         assert!(!bodied || header.length <= self.max_frame, "{header:?} is too long");
         let end = header.flags.has(Flags::END);
         match (kind, self.role) {
-            (Hello | Ping | Pong | GoAway, _) => assert_eq!(header.stream, 0, "{header:?}"),
+            (Hello | Ping | Pong | GoAway, _) => {
+                assert_eq!(header.stream, 0, "{header:?}");
+                self.leaves |= kind == GoAway;
+            }
             (Error, _) if header.stream == 0 => self.goodbye = true,
             (Request, Role::Consumer) => {
                 assert!(payload.len() >= 16, "{header:?} without a request id");
+                assert!(!self.leaves, "{header:?} behind GOAWAY");
                 let before = self.sending.insert(header.stream, !end);
                 assert!(header.stream != 0 && before != Some(true), "{header:?} on a stream that is still sent on");
             }
@@ -383,7 +395,8 @@ impl Said {
                 assert_eq!(open, Some(true), "{header:?} on a stream that has ended");
             }
             (Cancel, Role::Consumer) | (Error, Role::Provider) => {
-                self.sending.insert(header.stream, false);
+                let before = self.sending.insert(header.stream, false);
+                assert!(self.role == Role::Provider || before.is_some(), "{header:?} ahead of its REQUEST");
             }
             (Credit, _) => assert!(header.arg > 0 && header.stream != 0, "{header:?}"),
             _ => panic!("{header:?} does not belong to a {:?}", self.role),

@@ -25,6 +25,7 @@ mod ids;
 mod outgoing;
 mod parser;
 mod receive;
+mod short;
 mod stream;
 mod streams;
 #[cfg(test)]
@@ -69,6 +70,8 @@ pub(crate) struct Session {
     /// Streams with a frame to write, in turn.
     ready: VecDeque<Key>,
     control: Vec<u8>,
+    /// Consumer: whole REQUESTs, to leave behind the control frames.
+    staged: Vec<u8>,
     /// PONGs in `control`.
     pongs: usize,
     /// Bytes handed out to be written, bytes the transport took, and bytes it may have taken by now.
@@ -82,7 +85,7 @@ pub(crate) struct Session {
     /// Consumer: requests over on the wire since [`Session::take_freed`].
     freed: usize,
     /// Provider: requests nobody has been told of yet.
-    arrivals: Vec<Key>,
+    arrivals: Vec<Arrival>,
     /// Provider: when requests came that have been answered since.
     spans: Vec<Time>,
     lost: u64,
@@ -119,6 +122,7 @@ impl Session {
             streams: Streams::default(),
             ready: VecDeque::new(),
             control,
+            staged: Vec::new(),
             pongs: 0,
             encoded: 0,
             written: 0,
@@ -172,6 +176,12 @@ impl Session {
         std::mem::take(&mut self.freed)
     }
 
+    /// Whether nobody is to be told of anything: no handle waits for what has happened, and the connection goes on.
+    #[inline]
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.wakes.is_empty() && self.freed == 0 && self.takes_requests()
+    }
+
     /// Whom to wake: what they wait for has happened.
     #[inline]
     pub(crate) fn take_wakes(&mut self) -> Vec<Waker> {
@@ -200,7 +210,8 @@ impl Session {
 
     /// Says GOAWAY, if that is wanted and no REQUEST is still to come before it.
     fn say_goaway(&mut self) {
-        if self.leaving == Leaving::Wanted && self.unopened == 0 && self.end.is_none() {
+        let all_left = self.unopened == 0 && self.staged.is_empty();
+        if self.leaving == Leaving::Wanted && all_left && self.end.is_none() {
             self.leaving = Leaving::Said;
             self.control.extend_from_slice(&Header::new(FrameType::GoAway, 0).code(Code::Draining).encode());
         }
@@ -218,6 +229,7 @@ impl Session {
         self.end = Some(end);
         self.lost += 1;
         self.ready.clear();
+        self.staged.clear();
         self.undated.clear();
         let keys: Vec<Key> = self.streams.iter().map(|(key, _)| key).collect();
         for key in keys {

@@ -1,4 +1,4 @@
-//! What leaves, and in which order: control frames, then one frame of each ready stream in turn.
+//! What leaves, and in which order: control frames, whole short requests, then one frame of each ready stream in turn.
 
 use super::stream::Stream;
 use super::{End, Leaving, Session};
@@ -10,23 +10,25 @@ use crate::protocol::{Flags, FrameType, HEADER_LEN, Header, REQUEST_ID_LEN, Role
 const TURN: usize = 32 * 1024;
 /// Bytes staged at once; a socket buffer's worth.
 const STAGE: usize = 128 * 1024;
-/// A whole answer of up to this many bytes is staged at once, while no more than this is staged that way: an eighth of
+/// A whole request or answer of up to this many bytes is staged at once, while no more than this is staged that way: an eighth of
 /// what leaves in a turn, so that bodies in turn are not held up by it.
 pub(super) const AT_ONCE: usize = STAGE / 8;
 
 impl Session {
     /// Whether [`Session::fill`] would give something.
     pub(crate) fn wants_write(&self) -> bool {
-        !self.control.is_empty() || (self.welcome.is_some() && !self.ready.is_empty())
+        !self.control.is_empty() || !self.staged.is_empty() || (self.welcome.is_some() && !self.ready.is_empty())
     }
 
     /// Moves what is to be written next to the end of `out`, up to about a socket buffer full.
     pub(crate) fn fill(&mut self, out: &mut Vec<u8>) {
         let start = out.len();
-        if out.is_empty() {
-            std::mem::swap(out, &mut self.control);
-        } else {
-            out.append(&mut self.control);
+        for first in [&mut self.control, &mut self.staged] {
+            if out.is_empty() {
+                std::mem::swap(out, first);
+            } else {
+                out.append(first);
+            }
         }
         self.pongs = 0;
         if self.welcome.is_some() {
@@ -95,7 +97,7 @@ impl Session {
 }
 
 /// Writes one frame of a stream that has one.
-pub(super) fn write_frame(role: Role, stream: &mut Stream, max_frame: usize, out: &mut Vec<u8>) {
+fn write_frame(role: Role, stream: &mut Stream, max_frame: usize, out: &mut Vec<u8>) {
     let send = &mut stream.send;
     let first = !send.head_sent;
     let prefix = match (first, role) {

@@ -57,6 +57,15 @@ impl Parser {
         Parser { role, state: State::Header, limit: MAX_HANDSHAKE_FRAME, welcomed: false }
     }
 
+    pub(super) fn is_between_frames(&self) -> bool {
+        matches!(self.state, State::Header)
+    }
+
+    /// The longest payload, in bytes.
+    pub(super) fn limit(&self) -> usize {
+        self.limit as usize
+    }
+
     /// WELCOME came: frames of up to this many bytes from now on.
     pub(super) fn set_limit(&mut self, max_frame: u32) {
         self.limit = max_frame;
@@ -173,7 +182,7 @@ pub(super) fn take_head(input: &mut BytesMut, header: Header, prefix: usize) -> 
 const BLOCK: usize = 2048;
 /// How small. A piece that is kept for long keeps its block, and no more: what waits on a stream is joined before it is
 /// many pieces.
-const SMALL: usize = 256;
+pub(super) const SMALL: usize = 256;
 
 /// Takes bodies out of what came.
 #[derive(Debug, Default)]
@@ -191,18 +200,23 @@ impl Bodies {
         }
         let copy = match n {
             0 => Bytes::new(),
-            1..=SMALL => {
-                if self.block.capacity() - self.block.len() < n {
-                    // the same block again, if nobody has kept anything of it
-                    self.block.reserve(BLOCK);
-                }
-                self.block.extend_from_slice(&input[..n]);
-                self.block.split().freeze()
-            }
+            1..=SMALL => self.copy(&input[..n], n),
             _ => Bytes::copy_from_slice(&input[..n]),
         };
         input.advance(n);
         copy
+    }
+
+    /// A copy of as much of the beginning of `bytes` as the block has room for: of `least` bytes, at most a block, or
+    /// of more.
+    pub(super) fn copy(&mut self, bytes: &[u8], least: usize) -> Bytes {
+        if self.block.capacity() - self.block.len() < least {
+            // the same block again, if nobody has kept anything of it
+            self.block.reserve(BLOCK);
+        }
+        let n = bytes.len().min(self.block.capacity() - self.block.len());
+        self.block.extend_from_slice(&bytes[..n]);
+        self.block.split().freeze()
     }
 }
 

@@ -26,6 +26,7 @@ impl Session {
             self.keepalive.heard(now);
         }
         while self.end.is_none() {
+            self.receive_short(input, now);
             let done = match self.parser.next(input) {
                 Ok(Some(frame)) => self.on_frame(frame, input, now),
                 Ok(None) => return,
@@ -197,8 +198,9 @@ impl Session {
             return;
         }
         // What has not left yet can go to another broker.
-        let unsent: Vec<Key> =
-            self.streams.iter().filter(|(_, s)| s.id == 0 && !s.recv.ended).map(|(key, _)| key).collect();
+        let encoded = self.encoded;
+        let is_here = |stream: &Stream| (stream.id == 0 || stream.is_staged(encoded)) && !stream.recv.ended;
+        let unsent: Vec<Key> = self.streams.iter().filter(|(_, s)| is_here(s)).map(|(key, _)| key).collect();
         for key in unsent {
             self.give_up(key, Failure::local(Code::Draining, "the broker is leaving"));
         }
@@ -206,10 +208,10 @@ impl Session {
 
     /// The stream under an id on which the broker may send.
     fn in_use(&mut self, id: u32, kind: FrameType) -> Result<(Key, &mut Stream), End> {
-        let key = self.ids.get(id);
+        let (key, encoded) = (self.ids.get(id), self.encoded);
         match key.and_then(|key| self.streams.get_mut(key).map(|stream| (key, stream))) {
-            Some(found) => Ok(found),
-            None => Err(broken(format!("{kind:?} on stream {id}, which is not in use"))),
+            Some((key, stream)) if !stream.is_staged(encoded) => Ok((key, stream)),
+            _ => Err(broken(format!("{kind:?} on stream {id}, which is not in use"))),
         }
     }
 }

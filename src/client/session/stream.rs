@@ -157,6 +157,12 @@ impl Stream {
         whole.then(|| std::mem::take(&mut self.recv.queue))
     }
 
+    /// Consumer: whether REQUEST has been [staged](super::Session::stage_request) and is not among the bytes that have
+    /// been handed out, which are so many.
+    pub(super) fn is_staged(&self, encoded: u64) -> bool {
+        self.id != 0 && self.opened_at != u64::MAX && self.opened_at >= encoded
+    }
+
     pub(super) fn over_on_wire(&self) -> bool {
         self.send.ended && self.recv.ended
     }

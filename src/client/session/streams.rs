@@ -76,6 +76,10 @@ impl Streams {
         self.free.len() == self.slots.len()
     }
 
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Stream> {
+        self.slots.iter_mut().filter(|slot| slot.generation.is_some()).map(|slot| &mut slot.stream)
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = (Key, &Stream)> {
         (0u64..).zip(&self.slots).filter_map(|(index, slot)| {
             let generation = u64::from(slot.generation?);

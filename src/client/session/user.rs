@@ -56,7 +56,14 @@ impl Session {
             Limit::At(time) => time,
             Limit::After(span) => Time::ZERO + span,
         };
-        let (key, stream) = self.streams.open(welcome.window, self.window, time);
+        let window = welcome.window;
+        if self.is_short(&request, window) {
+            let limit = request.limit;
+            let key = self.stage_request(request, window, time);
+            self.keep_limit(key, limit);
+            return Some(key);
+        }
+        let (key, stream) = self.streams.open(window, self.window, time);
         let head = &mut stream.send.head;
         (head.request_id, head.flags, head.arg) = (request.id, request.flags, request.timeout_ms);
         head.block = request.block;
@@ -66,17 +73,22 @@ impl Session {
         stream.handles = 1;
         stream.reader = request.waiter;
         stream.send.queued = true;
-        match request.limit {
+        self.keep_limit(key, request.limit);
+        self.open += 1;
+        self.unopened += 1;
+        self.ready.push_back(key);
+        Some(key)
+    }
+
+    #[inline]
+    fn keep_limit(&mut self, key: Key, limit: Limit) {
+        match limit {
             Limit::At(time) => self.watch_deadline(time),
             Limit::After(_) => {
                 self.earlier |= self.undated.is_empty();
                 self.undated.push(key);
             }
         }
-        self.open += 1;
-        self.unopened += 1;
-        self.ready.push_back(key);
-        Some(key)
     }
 
     /// The response's header block, once it has begun.
@@ -181,10 +193,11 @@ impl Session {
 
     /// Consumer: the request fails here and now, and the broker is told.
     pub(crate) fn give_up(&mut self, key: Key, mut failure: Failure) {
-        let Some(stream) = self.streams.get_mut(key) else { return };
-        if stream.recv.ended {
+        if self.streams.get(key).is_none_or(|stream| stream.recv.ended) {
             return;
         }
+        self.unstage(key);
+        let Some(stream) = self.streams.get_mut(key) else { return };
         if stream.id != 0 {
             failure.flags = failure.flags | Flags::STARTED;
         }
@@ -208,6 +221,7 @@ impl Session {
 
     /// Consumer: no answer is wanted any more.
     fn stop(&mut self, key: Key) {
+        self.unstage(key);
         let Some(stream) = self.streams.get_mut(key) else { return };
         stream.stop_sending();
         self.wakes.extend(stream.writer.take());

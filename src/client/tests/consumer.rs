@@ -158,6 +158,7 @@ async fn dropping_the_response_cancels_and_the_id_is_reused_only_then() {
     });
     assert_ne!(first, second);
     wire.error(first, Code::Cancelled, Flags::NONE, "").await;
+    wire.sync().await; // it has been seen
     let ((), third) = tokio::join!(async { assert!(consumer.send("z", SOON).await.is_ok()) }, async {
         let request = wire.expect(FrameType::Request).await;
         wire.respond(request.stream(), b"").await;
