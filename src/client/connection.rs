@@ -234,7 +234,7 @@ impl Conn {
     }
 
     /// `None` where none can be opened here any more.
-    pub(super) fn open(&self, request: NewRequest) -> Option<Key> {
+    pub(super) fn open(&self, request: &NewRequest<'_>) -> Option<Key> {
         self.with(|session| session.open_request(request))
     }
 

@@ -38,6 +38,12 @@ use crate::protocol::Flags;
 /// ```
 #[derive(Debug)]
 pub struct Request {
+    // Boxed, for it is moved from hand to hand.
+    inner: Box<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
     id: Uuid,
     headers: Headers,
     flags: Flags,
@@ -80,7 +86,7 @@ impl Request {
     pub(super) fn new(conn: Arc<Conn>, arrival: Arrival) -> Request {
         let came = conn.instant_of(arrival.at).unwrap_or_else(Instant::now);
         let key = arrival.key;
-        Request {
+        let inner = Inner {
             id: arrival.id,
             headers: headers_of(arrival.block),
             flags: arrival.flags,
@@ -91,12 +97,13 @@ impl Request {
                 None => Reader::Coming(Handle { conn: conn.clone(), key }),
             },
             duty: Duty::Open(Reply::new(conn, key, arrival.at)),
-        }
+        };
+        Request { inner: Box::new(inner) }
     }
 
     /// Lets whoever runs the handler end the request, should the handler drop it.
     pub(super) fn watch(&mut self) -> Option<Watched> {
-        match &mut self.duty {
+        match &mut self.inner.duty {
             Duty::Open(reply) => Some(reply.watched()),
             Duty::Taken(_) => None,
         }
@@ -105,43 +112,43 @@ impl Request {
     /// The request's id, as the consumer chose it.
     #[must_use]
     pub fn id(&self) -> Uuid {
-        self.id
+        self.inner.id
     }
 
     /// The request's headers, in the order they came.
     #[must_use]
     pub fn headers(&self) -> &Headers {
-        &self.headers
+        &self.inner.headers
     }
 
     /// The first value of the header `key`.
     #[must_use]
     pub fn header(&self, key: &str) -> Option<&[u8]> {
-        find(&self.headers, key)
+        find(&self.inner.headers, key)
     }
 
     /// When the consumer stops waiting.
     #[must_use]
     pub fn deadline(&self) -> Instant {
-        self.deadline
+        self.inner.deadline
     }
 
     /// Time until the consumer stops waiting; zero once it has.
     #[must_use]
     pub fn time_left(&self) -> Duration {
-        self.deadline.saturating_duration_since(Instant::now())
+        self.inner.deadline.saturating_duration_since(Instant::now())
     }
 
     /// Whether the consumer wants no answer (§5). It is answered all the same; the answer goes no further.
     #[must_use]
     pub fn is_oneway(&self) -> bool {
-        self.flags.has(Flags::ONEWAY)
+        self.inner.flags.has(Flags::ONEWAY)
     }
 
     /// Whether the work may safely run twice, as the consumer says (RETRY, §6).
     #[must_use]
     pub fn is_retry(&self) -> bool {
-        self.flags.has(Flags::RETRY)
+        self.inner.flags.has(Flags::RETRY)
     }
 
     /// The next piece of the body; `None` at its end. What is not read is not granted either (§4).
@@ -184,7 +191,7 @@ impl Request {
     /// The same, to keep apart from the request while that is read or answered.
     #[must_use]
     pub fn cancellation(&self) -> Cancellation {
-        match &self.duty {
+        match &self.inner.duty {
             Duty::Open(reply) => reply.cancellation(),
             Duty::Taken(cancellation) => cancellation.clone(),
         }
@@ -210,7 +217,7 @@ impl Request {
     ) -> impl Future<Output = Result<(), Error>> + Send {
         let body = body.into();
         async move {
-            match &mut self.duty {
+            match &mut self.inner.duty {
                 Duty::Open(reply) => reply.send(headers, body).await,
                 Duty::Taken(_) => Err(answered()),
             }
@@ -246,17 +253,17 @@ impl Request {
 
     fn take_reply(&mut self) -> Result<Reply, Error> {
         let taken = Duty::Taken(self.cancellation());
-        match std::mem::replace(&mut self.duty, taken) {
+        match std::mem::replace(&mut self.inner.duty, taken) {
             Duty::Open(reply) => Ok(reply),
             Duty::Taken(_) => Err(answered()),
         }
     }
 
     fn poll_chunk(&mut self, cx: &Context<'_>) -> Poll<Result<Option<Bytes>, Error>> {
-        if let Some(piece) = self.piece.take() {
+        if let Some(piece) = self.inner.piece.take() {
             return Poll::Ready(Ok(Some(piece)));
         }
-        match &mut self.reader {
+        match &mut self.inner.reader {
             Reader::Whole(body) => Poll::Ready(Ok(body.pop())),
             Reader::Coming(handle) => handle.conn.poll_chunk(handle.key, cx),
         }
@@ -276,14 +283,14 @@ pub struct RequestReader<'a> {
 impl AsyncBufRead for RequestReader<'_> {
     fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
         let request = &mut *self.get_mut().request;
-        if request.piece.is_none() {
-            request.piece = ready!(request.poll_chunk(cx))?;
+        if request.inner.piece.is_none() {
+            request.inner.piece = ready!(request.poll_chunk(cx))?;
         }
-        Poll::Ready(Ok(request.piece.as_deref().unwrap_or_default()))
+        Poll::Ready(Ok(request.inner.piece.as_deref().unwrap_or_default()))
     }
 
     fn consume(self: Pin<&mut Self>, n: usize) {
-        let piece = &mut self.get_mut().request.piece;
+        let piece = &mut self.get_mut().request.inner.piece;
         if let Some(left) = piece {
             left.advance(n);
             if left.is_empty() {

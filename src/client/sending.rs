@@ -1,8 +1,9 @@
 //! A request on its way: built, opened on a connection, its body fed, its response awaited.
 
-use std::future::{Future, poll_fn};
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -46,7 +47,7 @@ impl<'a> RequestBuilder<'a> {
     /// Bounds the whole request, to the response's last byte. Without it, the broker's default holds.
     #[inline]
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = Some(timeout);
+        self.timeout = Some(timeout.min(FOREVER));
         self
     }
 
@@ -86,9 +87,9 @@ impl<'a> RequestBuilder<'a> {
     ///
     /// # Errors
     /// As [`Consumer::send`].
-    #[expect(clippy::manual_async_fn, reason = "an `async fn` keeps its arguments twice, as given and as worked on")]
-    pub fn send(mut self) -> impl Future<Output = Result<Response, Error>> + Send + use<'a> {
-        async move { self.run().await }
+    pub fn send(self) -> impl Future<Output = Result<Response, Error>> + Send + use<'a> {
+        let block = Vec::new();
+        Sending { request: self, block, waiting: None, waited: None, opened: None, flight: None, over: false }
     }
 
     /// Sends one-way (§5), and resolves when all of the request has been handed to a provider.
@@ -98,7 +99,7 @@ impl<'a> RequestBuilder<'a> {
     pub fn publish(mut self) -> impl Future<Output = Result<(), Error>> + Send + use<'a> {
         self.set(Flags::ONEWAY, true);
         async move {
-            let mut response = self.run().await?;
+            let mut response = self.send().await?;
             while response.chunk().await?.is_some() {}
             Ok(())
         }
@@ -108,159 +109,35 @@ impl<'a> RequestBuilder<'a> {
         self.flags = Flags(if on { self.flags.0 | flag.0 } else { self.flags.0 & !flag.0 });
     }
 
-    async fn run(&mut self) -> Result<Response, Error> {
-        let flight = Flight::begin(&self.consumer.inner.counts);
+    fn encoded(&mut self) -> Result<Vec<u8>, Error> {
         let mut block = Vec::new();
         if !self.headers.is_empty() {
             encode_headers(std::mem::take(&mut self.headers), &mut block)
-                .map_err(|bad| Error::new(ErrorKind::InvalidInput, bad.to_string()).source(Some(Arc::new(bad))))
-                .inspect_err(|error| flight.failed(error))?;
+                .map_err(|bad| Error::new(ErrorKind::InvalidInput, bad.to_string()).source(Some(Arc::new(bad))))?;
         }
-        let id = *self.id.get_or_insert_with(random_id);
-        let mut limits = Limits::new(self.timeout, self.consumer.inner.grace);
-        loop {
-            let conn = limits.connection(self.consumer).await.inspect_err(|error| flight.failed(error))?;
-            let mut opened = Opened { conn, key: None, pump: None };
-            let begun = poll_fn(|cx| match opened.key {
-                Some(key) => opened.conn.poll_begin(key, cx).map_ok(Some),
-                None => self.open(&mut opened, &block, &limits, cx),
-            })
-            .await;
-            match begun {
-                Ok(None) => limits.moved(&opened),
-                Ok(Some(begun)) => return Ok(Response::new(id, begun, opened, flight)),
-                Err(error) if self.can_move(&opened.conn, &error) => limits.moved(&opened),
-                Err(error) => {
-                    flight.failed(&error);
-                    return Err(error);
-                }
-            }
-        }
-    }
-
-    /// Opens it on a connection on which the caller has a stream, and waits there for the response; `None` if that
-    /// connection takes no requests any more.
-    fn open(
-        &mut self,
-        on: &mut Opened,
-        block: &[u8],
-        limits: &Limits,
-        cx: &Context<'_>,
-    ) -> Poll<Result<Option<Begun>, Error>> {
-        let (timeout_ms, limit) = limits.on(&on.conn, block).inspect_err(|_| on.conn.give_back())?;
-        let (body, whole) = match &self.body.0 {
-            Kind::Bytes(bytes) => (bytes.clone(), true),
-            Kind::Reader(_) => (Bytes::new(), false),
-        };
-        on.key = on.conn.open(NewRequest {
-            id: self.id.unwrap_or_default(),
-            flags: self.flags,
-            timeout_ms,
-            limit,
-            block: block.to_vec(),
-            body,
-            whole,
-            waiter: Some(cx.waker().clone()),
-        });
-        let Some(key) = on.key else { return Poll::Ready(Ok(None)) };
-        if let Kind::Reader(reader) = &mut self.body.0 {
-            let reader = std::mem::replace(reader, Box::new(tokio::io::empty()));
-            on.pump = Some(tokio::spawn(pump(on.conn.clone(), key, reader)).abort_handle());
-        }
-        Poll::Pending
-    }
-
-    /// Whether it can go to another broker: this one is leaving and has begun nothing, and all bytes are still here.
-    fn can_move(&self, conn: &Conn, error: &Error) -> bool {
-        let whole = matches!(self.body.0, Kind::Bytes(_));
-        whole && error.kind == ErrorKind::Draining && !error.may_have_started() && conn.broker_leaves()
-    }
-}
-
-/// Request ids need to be unique, not secret: a system call each would cost more than the rest of sending.
-fn random_id() -> Uuid {
-    uuid::Builder::from_random_bytes(fastrand::u128(..).to_ne_bytes()).into_uuid()
-}
-
-/// The bounds of a request in time. While it has not waited for anything, all of its time is left, and the clock need
-/// not be read: its connection's task tells it the time with its next turn.
-struct Limits {
-    timeout: Option<Duration>,
-    grace: Duration,
-    /// Until when to wait for a connection and a stream, and what time it is, once it has waited.
-    waited: Option<(Instant, Instant)>,
-}
-
-impl Limits {
-    fn new(timeout: Option<Duration>, grace: Duration) -> Limits {
-        Limits { timeout: timeout.map(|timeout| timeout.min(FOREVER)), grace, waited: None }
-    }
-
-    /// A connection with a free stream, which is the caller's.
-    async fn connection(&mut self, consumer: &Consumer) -> Result<Arc<Conn>, Error> {
-        let link = &consumer.inner.link;
-        if let Some(conn) = link.current().filter(|conn| conn.try_acquire()) {
-            return Ok(conn);
-        }
-        // Boxed, so that a request that needn't wait doesn't carry what waiting takes.
-        Box::pin(self.wait(link)).await
-    }
-
-    async fn wait(&mut self, link: &Link) -> Result<Arc<Conn>, Error> {
-        let until = match self.waited {
-            Some((until, _)) => until,
-            None => Instant::now() + self.timeout.unwrap_or(DEFAULT_WAIT),
-        };
-        loop {
-            let conn = link.connected(until).await?;
-            match timeout_at(until, conn.acquire()).await {
-                Ok(true) => {
-                    self.waited = Some((until, Instant::now()));
-                    return Ok(conn);
-                }
-                Ok(false) => {}
-                Err(_) => {
-                    return Err(Error::new(ErrorKind::Deadline, "the timeout passed before a stream was free"));
-                }
-            }
-        }
-    }
-
-    /// It was opened where nothing can become of it, and goes on elsewhere with the time it has left.
-    fn moved(&mut self, from: &Opened) {
-        let now = Instant::now();
-        let until = self.waited.map(|(until, _)| until).unwrap_or_else(|| {
-            let total = self.local(&from.conn, self.timeout);
-            let began = from.key.and_then(|key| from.conn.limit_of(key)).and_then(|limit| limit.checked_sub(total));
-            began.unwrap_or(now) + self.timeout.unwrap_or(DEFAULT_WAIT)
-        });
-        self.waited = Some((until, now));
+        Ok(block)
     }
 
     /// How long it takes this side to give up on a request that has so much time left.
     fn local(&self, conn: &Conn, left: Option<Duration>) -> Duration {
         let default = || conn.server().map_or(DEFAULT_WAIT, |server| server.default_timeout);
-        left.unwrap_or_else(default).saturating_add(self.grace)
+        left.unwrap_or_else(default).saturating_add(self.consumer.inner.grace)
     }
 
-    /// The timeout on the wire, in ms, and when this side gives up.
+    /// The timeout on the wire, in ms, and when this side gives up. While it has not waited for anything, all of its
+    /// time is left, and the clock need not be read: its connection's task tells it the time with its next turn.
     ///
     /// # Errors
-    /// Where the time is over already, or the broker takes no header block as long as this.
-    fn on(&self, conn: &Conn, block: &[u8]) -> Result<(u32, Limit), Error> {
-        let max_frame = conn.server().map_or(u32::MAX, |server| server.max_frame);
-        if REQUEST_ID_LEN + block.len() > max_frame as usize {
-            let text = format!("headers don't fit the broker's frames of at most {max_frame} bytes");
-            return Err(Error::new(ErrorKind::InvalidInput, text));
-        }
-        let left = match (self.timeout, self.waited) {
-            (Some(_), Some((until, now))) => Some(until.saturating_duration_since(now)),
+    /// Where the time is over already.
+    fn limits(&self, conn: &Conn, waited: Option<&Waited>) -> Result<(u32, Limit), Error> {
+        let left = match (self.timeout, waited) {
+            (Some(_), Some(waited)) => Some(waited.until.saturating_duration_since(waited.now)),
             (timeout, _) => timeout,
         };
         let span = self.local(conn, left);
-        let limit = match self.waited {
+        let limit = match waited {
             None => Limit::After(span),
-            Some((_, now)) => Limit::At(conn.time_of(now + span)),
+            Some(waited) => Limit::At(conn.time_of(waited.now + span)),
         };
         let Some(left) = left else { return Ok((0, limit)) };
         if left.is_zero() {
@@ -270,6 +147,164 @@ impl Limits {
         let ms = left.as_secs().saturating_mul(1000) + u64::from(left.subsec_nanos().div_ceil(1_000_000));
         Ok((ms.min(u32::MAX.into()) as u32, limit))
     }
+}
+
+/// A request on its way, until its response begins. A future by hand: it is all that a task keeps of a request in
+/// flight, and an `async fn` keeps arguments and locals more than once.
+struct Sending<'a> {
+    request: RequestBuilder<'a>,
+    /// Its headers, encoded.
+    block: Vec<u8>,
+    /// For a connection and a stream. Boxed, so that a request that needn't wait doesn't carry what waiting takes.
+    waiting: Option<Pin<Box<dyn Future<Output = Result<(Arc<Conn>, Box<Waited>), Error>> + Send + 'a>>>,
+    waited: Option<Box<Waited>>,
+    opened: Option<Opened>,
+    flight: Option<Flight<'a>>,
+    over: bool,
+}
+
+/// Until when to wait for a connection and a stream, and what time it was when it had waited.
+struct Waited {
+    until: Instant,
+    now: Instant,
+}
+
+impl Future for Sending<'_> {
+    type Output = Result<Response, Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Response, Error>> {
+        let this = self.get_mut();
+        assert!(!this.over, "polled after its end");
+        let begun = ready!(this.poll_begun(cx));
+        this.over = true;
+        match (begun, this.opened.take(), this.flight.take()) {
+            (Ok(begun), Some(opened), Some(flight)) => {
+                let id = this.request.id.unwrap_or_default();
+                Poll::Ready(Ok(Response::new(id, begun, opened, flight)))
+            }
+            (Err(error), _, flight) => {
+                flight.inspect(|flight| flight.failed(&error));
+                Poll::Ready(Err(error))
+            }
+            (Ok(_), ..) => Poll::Ready(Err(Error::new(ErrorKind::Internal, "a response without a request"))),
+        }
+    }
+}
+
+impl<'a> Sending<'a> {
+    fn poll_begun(&mut self, cx: &mut Context<'_>) -> Poll<Result<Begun, Error>> {
+        if self.flight.is_none() {
+            self.flight = Some(Flight::begin(&self.request.consumer.inner.counts));
+            self.block = self.request.encoded()?;
+            self.request.id.get_or_insert_with(random_id);
+        }
+        loop {
+            if let Some(opened) = &self.opened
+                && let Some(key) = opened.key
+            {
+                match ready!(opened.conn.poll_begin(key, cx)) {
+                    Err(error) if self.can_move(&opened.conn, &error) => self.moves(),
+                    result => return Poll::Ready(result),
+                }
+            }
+            let conn = ready!(self.poll_conn(cx))?;
+            if self.open(conn, cx)? {
+                return Poll::Pending;
+            }
+            self.moves();
+        }
+    }
+
+    /// A connection with a free stream, which is the caller's.
+    #[inline]
+    fn poll_conn(&mut self, cx: &mut Context<'_>) -> Poll<Result<Arc<Conn>, Error>> {
+        let link = &self.request.consumer.inner.link;
+        if self.waiting.is_none()
+            && let Some(conn) = link.current().filter(|conn| conn.try_acquire())
+        {
+            return Poll::Ready(Ok(conn));
+        }
+        let (until, timeout) = (self.waited.as_ref().map(|waited| waited.until), self.request.timeout);
+        let until = || until.unwrap_or_else(|| Instant::now() + timeout.unwrap_or(DEFAULT_WAIT));
+        let waiting = self.waiting.get_or_insert_with(|| Box::pin(wait(link, until())));
+        let result = ready!(waiting.as_mut().poll(cx));
+        self.waiting = None;
+        Poll::Ready(result.map(|(conn, waited)| {
+            self.waited = Some(waited);
+            conn
+        }))
+    }
+
+    /// Opens it on a connection on which it has a stream, to wait there for the response. `false` if that connection
+    /// takes no requests any more.
+    ///
+    /// # Errors
+    /// Where the time is over already, or the broker takes no header block as long as this.
+    #[inline]
+    fn open(&mut self, conn: Arc<Conn>, cx: &Context<'_>) -> Result<bool, Error> {
+        let opened = self.opened.insert(Opened { conn, key: None, pump: None });
+        let (request, conn) = (&mut self.request, &opened.conn);
+        let limits = fits(conn, &self.block).and_then(|()| request.limits(conn, self.waited.as_deref()));
+        let (timeout_ms, limit) = limits.inspect_err(|_| conn.give_back())?;
+        let (nothing, id) = (Bytes::new(), request.id.unwrap_or_default());
+        let (body, whole) = match &request.body.0 {
+            Kind::Bytes(bytes) => (bytes, true),
+            Kind::Reader(_) => (&nothing, false),
+        };
+        let (block, flags, waiter) = (&self.block[..], request.flags, Some(cx.waker()));
+        opened.key = conn.open(&NewRequest { id, flags, timeout_ms, limit, block, body, whole, waiter });
+        if let (Some(key), Kind::Reader(reader)) = (opened.key, &mut request.body.0) {
+            let reader = std::mem::replace(reader, Box::new(tokio::io::empty()));
+            opened.pump = Some(tokio::spawn(pump(opened.conn.clone(), key, reader)).abort_handle());
+        }
+        Ok(opened.key.is_some())
+    }
+
+    /// It was opened where nothing can become of it, and goes on elsewhere with the time it has left.
+    fn moves(&mut self) {
+        let Some(from) = self.opened.take() else { return };
+        let now = Instant::now();
+        let until = self.waited.as_ref().map(|waited| waited.until).unwrap_or_else(|| {
+            let total = self.request.local(&from.conn, self.request.timeout);
+            let began = from.key.and_then(|key| from.conn.limit_of(key)).and_then(|limit| limit.checked_sub(total));
+            began.unwrap_or(now) + self.request.timeout.unwrap_or(DEFAULT_WAIT)
+        });
+        self.waited = Some(Box::new(Waited { until, now }));
+    }
+
+    /// Whether it can go to another broker: this one is leaving and has begun nothing, and all bytes are still here.
+    fn can_move(&self, conn: &Conn, error: &Error) -> bool {
+        let whole = matches!(self.request.body.0, Kind::Bytes(_));
+        whole && error.kind == ErrorKind::Draining && !error.may_have_started() && conn.broker_leaves()
+    }
+}
+
+fn fits(conn: &Conn, block: &[u8]) -> Result<(), Error> {
+    let max_frame = conn.server().map_or(u32::MAX, |server| server.max_frame);
+    if block.is_empty() || REQUEST_ID_LEN + block.len() <= max_frame as usize {
+        return Ok(());
+    }
+    let text = format!("headers don't fit the broker's frames of at most {max_frame} bytes");
+    Err(Error::new(ErrorKind::InvalidInput, text))
+}
+
+/// Waits for a connection with a free stream.
+async fn wait(link: &Link, until: Instant) -> Result<(Arc<Conn>, Box<Waited>), Error> {
+    loop {
+        let conn = link.connected(until).await?;
+        match timeout_at(until, conn.acquire()).await {
+            Ok(true) => return Ok((conn, Box::new(Waited { until, now: Instant::now() }))),
+            Ok(false) => {}
+            Err(_) => {
+                return Err(Error::new(ErrorKind::Deadline, "the timeout passed before a stream was free"));
+            }
+        }
+    }
+}
+
+/// Request ids need to be unique, not secret: a system call each would cost more than the rest of sending.
+fn random_id() -> Uuid {
+    uuid::Builder::from_random_bytes(fastrand::u128(..).to_ne_bytes()).into_uuid()
 }
 
 /// A request on a connection. Its drop cancels it there, if it has not ended.

@@ -204,13 +204,13 @@ impl Play {
             flags: Flags(flags & (Flags::WAIT.0 | Flags::ONEWAY.0 | Flags::RETRY.0)),
             timeout_ms: timeout.into(),
             limit: if timeout % 2 == 0 { Limit::At(self.now + span) } else { Limit::After(span) },
-            block,
-            body: Bytes::copy_from_slice(script.bytes(200)),
+            block: &block,
+            body: &Bytes::copy_from_slice(script.bytes(200)),
             whole: flags & Flags::END.0 != 0,
-            waiter: Some(Waker::noop().clone()),
+            waiter: Some(Waker::noop()),
         };
         let whole = request.whole;
-        if let Some(key) = self.session.open_request(request) {
+        if let Some(key) = self.session.open_request(&request) {
             self.handles.push(Handle { key, reads: true, writes: !whole, begun: true });
         }
     }

@@ -126,21 +126,21 @@ impl Session {
     }
 
     /// Whether [`Session::stage_request`] may be used.
-    pub(super) fn is_short(&self, request: &NewRequest, send_window: u32) -> bool {
+    pub(super) fn is_short(&self, request: &NewRequest<'_>, send_window: u32) -> bool {
         let (size, credit) = (request.body.len(), send_window as usize);
         let plain = request.whole && request.block.is_empty();
         plain && fits(self.staged.len(), size, credit, REQUEST_ID_LEN, self.max_frame())
     }
 
     /// Opens a request that one frame holds, and stages that: it leaves with the next [`Session::fill`].
-    pub(super) fn stage_request(&mut self, request: NewRequest, send_window: u32, time: Time) -> Key {
+    pub(super) fn stage_request(&mut self, request: &NewRequest<'_>, send_window: u32, time: Time) -> Key {
         let (key, stream) = self.streams.open(send_window, self.window, time);
         stream.id = self.ids.pick(key);
         stream.opened_at = self.encoded + self.staged.len() as u64;
         let send = &mut stream.send;
         (send.begun, send.head_sent, send.finished, send.ended) = (true, true, true, true);
         stream.handles = 1;
-        stream.reader = request.waiter;
+        stream.reader = request.waiter.cloned();
         let length = REQUEST_ID_LEN + request.body.len();
         let header = Header::new(FrameType::Request, stream.id)
             .length(length as u32)
@@ -149,7 +149,7 @@ impl Session {
         self.staged.reserve(HEADER_LEN + length);
         self.staged.extend_from_slice(&header.encode());
         self.staged.extend_from_slice(request.id.as_bytes());
-        self.staged.extend_from_slice(&request.body);
+        self.staged.extend_from_slice(request.body);
         self.open += 1;
         key
     }

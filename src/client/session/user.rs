@@ -12,7 +12,7 @@ use crate::protocol::{Code, Flags, FrameType, Header, Role};
 
 /// A request to open.
 #[derive(Debug)]
-pub(crate) struct NewRequest {
+pub(crate) struct NewRequest<'a> {
     pub(crate) id: Uuid,
     pub(crate) flags: Flags,
     /// On the wire, in ms; 0 for the broker's default.
@@ -20,12 +20,12 @@ pub(crate) struct NewRequest {
     /// When this side gives up.
     pub(crate) limit: Limit,
     /// A header block with its size, or nothing.
-    pub(crate) block: Vec<u8>,
-    pub(crate) body: Bytes,
+    pub(crate) block: &'a [u8],
+    pub(crate) body: &'a Bytes,
     /// Whether `body` is all of it.
     pub(crate) whole: bool,
     /// Who waits for the answer: as if it had called [`Session::poll_response`] at once.
-    pub(crate) waiter: Option<Waker>,
+    pub(crate) waiter: Option<&'a Waker>,
 }
 
 /// When this side gives up on a request.
@@ -49,7 +49,7 @@ impl Session {
     /// Opens a request. The caller sees to it that no more than `max_streams` are open.
     ///
     /// `None` where none can be opened here.
-    pub(crate) fn open_request(&mut self, request: NewRequest) -> Option<Key> {
+    pub(crate) fn open_request(&mut self, request: &NewRequest<'_>) -> Option<Key> {
         let welcome = self.welcome.as_ref().filter(|_| self.takes_requests())?;
         // a time to come is counted from zero until it is dated
         let time = match request.limit {
@@ -57,21 +57,20 @@ impl Session {
             Limit::After(span) => Time::ZERO + span,
         };
         let window = welcome.window;
-        if self.is_short(&request, window) {
-            let limit = request.limit;
+        if self.is_short(request, window) {
             let key = self.stage_request(request, window, time);
-            self.keep_limit(key, limit);
+            self.keep_limit(key, request.limit);
             return Some(key);
         }
         let (key, stream) = self.streams.open(window, self.window, time);
         let head = &mut stream.send.head;
         (head.request_id, head.flags, head.arg) = (request.id, request.flags, request.timeout_ms);
-        head.block = request.block;
+        head.block = request.block.to_vec();
         stream.send.begun = true;
-        stream.send.queue.push(request.body);
+        stream.send.queue.push(request.body.clone());
         stream.send.finished = request.whole;
         stream.handles = 1;
-        stream.reader = request.waiter;
+        stream.reader = request.waiter.cloned();
         stream.send.queued = true;
         self.keep_limit(key, request.limit);
         self.open += 1;

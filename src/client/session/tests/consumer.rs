@@ -93,12 +93,12 @@ impl World {
             flags: Flags::NONE,
             timeout_ms: 0,
             limit: Limit::At(Time::MAX),
-            block: Vec::new(),
-            body: Bytes::from(sent.clone()),
+            block: &[],
+            body: &Bytes::from(sent.clone()),
             whole: finished,
             waiter: None,
         };
-        let key = session.open_request(request).expect("an open session");
+        let key = session.open_request(&request).expect("an open session");
         self.open += 1;
         self.mine.push(Mine { id, key, sent, finished, got: Vec::new(), outcome: None });
     }

@@ -28,12 +28,12 @@ fn open_until(session: &mut Session, limit: Limit) -> Key {
         flags: Flags::NONE,
         timeout_ms: 0,
         limit,
-        block: Vec::new(),
-        body: Bytes::from_static(b"x"),
+        block: &[],
+        body: &Bytes::from_static(b"x"),
         whole: true,
         waiter: None,
     };
-    session.open_request(request).unwrap()
+    session.open_request(&request).unwrap()
 }
 
 /// A consumer's session with stream 1 open and its response as far as `frames` say.
