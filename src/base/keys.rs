@@ -16,6 +16,14 @@ impl Key {
         self.index
     }
 
+    pub(crate) const fn new(index: u32, generation: u32) -> Key {
+        Key { index, generation }
+    }
+
+    pub(crate) const fn generation(self) -> u32 {
+        self.generation
+    }
+
     /// The key in one integer, as handed to a reactor.
     #[must_use]
     pub const fn pack(self) -> u64 {
@@ -27,6 +35,14 @@ impl Key {
     pub const fn unpack(packed: u64) -> Key {
         Key { index: packed as u32, generation: (packed >> 32) as u32 }
     }
+}
+
+/// The generation of the next entry. 31 bits, so that a packed key leaves its top bit to who packs it.
+#[inline]
+pub(crate) const fn next_generation(next: &mut u32) -> u32 {
+    let generation = *next;
+    *next = (generation + 1) & 0x7fff_ffff;
+    generation
 }
 
 /// A table of at least so many slots gives memory back when its crowd has gone: as much as lies behind the last entry.
@@ -74,9 +90,7 @@ impl<T> Table<T> {
     /// If the table would hold more than 2^32 values.
     #[inline]
     pub fn insert(&mut self, value: T) -> Key {
-        let generation = self.next_generation;
-        // 31 bits, so that a packed key leaves its top bit to who packs it
-        self.next_generation = (generation + 1) & 0x7fff_ffff;
+        let generation = next_generation(&mut self.next_generation);
         let index = u32::try_from(self.slots.insert((generation, value))).expect("fewer than 2^32 entries");
         Key { index, generation }
     }

@@ -133,8 +133,9 @@ impl Session {
             return Answer::Taken;
         }
         let Some(stream) = self.streams.get_mut(key) else { return Answer::Closed };
-        stream.send.head.block = block;
-        stream.send.queue.push(body);
+        let more = stream.more();
+        more.head.block = block;
+        more.queue.push(body);
         self.make_ready(key);
         Answer::Open
     }
@@ -158,7 +159,7 @@ impl Session {
         }
         stream.stop_sending();
         let (id, cancelled) = (stream.id, stream.failure.is_some());
-        self.wakes.extend(stream.writer.take());
+        self.wakes.extend(stream.take_writer());
         let (code, text) = if cancelled { (Code::Cancelled, "") } else { (code, text) };
         self.push_error(id, code, text);
         self.answered(key);
@@ -168,8 +169,8 @@ impl Session {
     /// The terminal frame of a request is on its way.
     pub(super) fn answered(&mut self, key: Key) {
         self.open -= 1;
-        if let Some(stream) = self.streams.get_mut(key) {
-            self.wakes.append(&mut stream.watchers);
+        if let Some(more) = self.streams.get_mut(key).and_then(|stream| stream.more.as_mut()) {
+            self.wakes.append(&mut more.watchers);
         }
         self.after_end(key);
     }
@@ -190,8 +191,9 @@ impl Session {
             return Poll::Ready(());
         }
         let Some(stream) = self.streams.get_mut(key) else { return Poll::Ready(()) };
-        if !stream.watchers.iter().any(|waker| waker.will_wake(cx.waker())) {
-            stream.watchers.push(cx.waker().clone());
+        let watchers = &mut stream.more().watchers;
+        if !watchers.iter().any(|waker| waker.will_wake(cx.waker())) {
+            watchers.push(cx.waker().clone());
         }
         Poll::Pending
     }

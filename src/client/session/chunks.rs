@@ -52,8 +52,13 @@ impl Chunks {
 
     pub(crate) fn pop(&mut self) -> Option<Bytes> {
         let bytes = self.front.take()?;
-        self.front = self.next();
-        self.len -= bytes.len();
+        match &mut self.rest {
+            None => self.len = 0,
+            Some(rest) => {
+                self.len -= bytes.len();
+                self.front = rest.pop_front();
+            }
+        }
         Some(bytes)
     }
 

@@ -286,8 +286,10 @@ impl Session {
 /// Everyone who waits for something on this stream.
 fn wake_all(stream: &mut Stream, wakes: &mut Vec<Waker>) {
     wakes.extend(stream.reader.take());
-    wakes.extend(stream.writer.take());
-    wakes.append(&mut stream.watchers);
+    if let Some(more) = &mut stream.more {
+        wakes.extend(more.writer.take());
+        wakes.append(&mut more.watchers);
+    }
 }
 
 /// Keeps the waker of `cx` in `slot`.

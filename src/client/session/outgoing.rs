@@ -84,7 +84,7 @@ impl Session {
             self.unopened -= 1;
         }
         write_frame(self.role, stream, max_frame, out);
-        self.wakes.extend(stream.writer.take());
+        self.wakes.extend(stream.take_writer());
         let ended = stream.send.ended;
         if ended && self.role == Role::Provider {
             self.answered(key);
@@ -98,36 +98,37 @@ impl Session {
 
 /// Writes one frame of a stream that has one.
 fn write_frame(role: Role, stream: &mut Stream, max_frame: usize, out: &mut Vec<u8>) {
-    let send = &mut stream.send;
+    let id = stream.id;
+    let (send, more) = stream.sending();
     let first = !send.head_sent;
     let prefix = match (first, role) {
         (false, _) => 0,
-        (true, Role::Consumer) => REQUEST_ID_LEN + send.head.block.len(),
-        (true, Role::Provider) => send.head.block.len(),
+        (true, Role::Consumer) => REQUEST_ID_LEN + more.head.block.len(),
+        (true, Role::Provider) => more.head.block.len(),
     };
-    let body = send.queue.len().min(send.credit.left()).min(TURN).min(max_frame.saturating_sub(prefix));
-    let end = send.finished && body == send.queue.len();
+    let body = more.queue.len().min(send.credit.left()).min(TURN).min(max_frame.saturating_sub(prefix));
+    let end = send.finished && body == more.queue.len();
     let kind = match (first, role) {
         (false, _) => FrameType::Data,
         (true, Role::Consumer) => FrameType::Request,
         (true, Role::Provider) => FrameType::Response,
     };
-    let mut header = Header::new(kind, stream.id).length((prefix + body) as u32).flags(Flags::END.only_if(end));
+    let mut header = Header::new(kind, id).length((prefix + body) as u32).flags(Flags::END.only_if(end));
     if first {
-        header.flags = header.flags | send.head.flags | Flags::HEADERS.only_if(!send.head.block.is_empty());
-        header.arg = send.head.arg;
+        header.flags = header.flags | more.head.flags | Flags::HEADERS.only_if(!more.head.block.is_empty());
+        header.arg = more.head.arg;
     }
     out.reserve(HEADER_LEN + prefix + body);
     out.extend_from_slice(&header.encode());
     if first {
         if role == Role::Consumer {
-            out.extend_from_slice(send.head.request_id.as_bytes());
+            out.extend_from_slice(more.head.request_id.as_bytes());
         }
-        out.extend_from_slice(&send.head.block);
-        send.head.block = Vec::new();
+        out.extend_from_slice(&more.head.block);
+        more.head.block = Vec::new();
         send.head_sent = true;
     }
-    send.queue.move_to(body, out);
+    more.queue.move_to(body, out);
     send.credit.spend(body);
     send.ended = end;
 }

@@ -115,7 +115,9 @@ impl Session {
             return Err(broken(format!("RESPONSE twice on stream {}", header.stream)));
         }
         stream.recv.begun = true;
-        stream.recv.block = block;
+        if block.is_some() {
+            stream.more().block = block;
+        }
         self.accept(key, body, last)
     }
 
@@ -160,7 +162,7 @@ impl Session {
         if self.role == Role::Consumer && !stream.send.ended {
             // An answer before the request's end: stop, and say so (§3).
             stream.stop_sending();
-            self.wakes.extend(stream.writer.take());
+            self.wakes.extend(stream.take_writer());
             self.push_cancel(key);
         }
         self.after_end(key);

@@ -34,9 +34,7 @@ pub(super) struct Head {
 /// The direction this side sends.
 #[derive(Debug)]
 pub(super) struct SendHalf {
-    pub(super) head: Head,
     pub(super) head_sent: bool,
-    pub(super) queue: Chunks,
     pub(super) credit: SendCredit,
     /// The user has given the whole body.
     pub(super) finished: bool,
@@ -52,7 +50,6 @@ pub(super) struct SendHalf {
 #[derive(Debug)]
 pub(super) struct RecvHalf {
     pub(super) begun: bool,
-    pub(super) block: Option<Bytes>,
     pub(super) queue: Chunks,
     pub(super) credit: RecvCredit,
     /// The last frame of this direction has come: END, ERROR or CANCEL.
@@ -78,6 +75,17 @@ pub(super) struct Stream {
     /// Boxed, for it is rare and large.
     pub(super) failure: Option<Box<Failure>>,
     pub(super) reader: Option<Waker>,
+    pub(super) more: Option<Box<More>>,
+}
+
+/// What a short request has none of: a thousand of those in flight then fit a core's cache.
+#[derive(Debug, Default)]
+pub(super) struct More {
+    pub(super) head: Head,
+    /// What is to be sent.
+    pub(super) queue: Chunks,
+    /// The header block received.
+    pub(super) block: Option<Bytes>,
     pub(super) writer: Option<Waker>,
     /// Who waits for the request to be over.
     pub(super) watchers: Vec<Waker>,
@@ -88,9 +96,7 @@ impl Stream {
         Stream {
             id: 0,
             send: SendHalf {
-                head: Head::default(),
                 head_sent: false,
-                queue: Chunks::default(),
                 credit: SendCredit::new(send_window),
                 finished: false,
                 ended: false,
@@ -99,7 +105,6 @@ impl Stream {
             },
             recv: RecvHalf {
                 begun: false,
-                block: None,
                 queue: Chunks::default(),
                 credit: RecvCredit::new(recv_window),
                 ended: false,
@@ -111,28 +116,22 @@ impl Stream {
             cancel_sent: false,
             failure: None,
             reader: None,
-            writer: None,
-            watchers: Vec::new(),
+            more: None,
         }
     }
 
     /// Lets go of all it holds: what is left is plain values, for [`Stream::reopen`].
     pub(super) fn clear(&mut self) {
-        self.send.head.block = Vec::new();
-        self.send.queue.clear();
-        self.recv.block = None;
         self.recv.queue.clear();
         self.failure = None;
         self.reader = None;
-        self.writer = None;
-        self.watchers.clear();
+        self.more = None;
     }
 
     /// Makes a cleared stream as good as new.
     pub(super) fn reopen(&mut self, send_window: u32, recv_window: u32, time: Time) {
         self.id = 0;
         let send = &mut self.send;
-        (send.head.request_id, send.head.flags, send.head.arg) = (Uuid::nil(), Flags::NONE, 0);
         (send.head_sent, send.finished, send.ended, send.begun, send.queued) = (false, false, false, false, false);
         send.credit = SendCredit::new(send_window);
         (self.recv.begun, self.recv.ended, self.recv.discard) = (false, false, false);
@@ -141,13 +140,31 @@ impl Stream {
         (self.time, self.opened_at) = (time, u64::MAX);
     }
 
+    pub(super) fn more(&mut self) -> &mut More {
+        self.more.get_or_insert_default()
+    }
+
+    /// What is sent, and how far it has come.
+    pub(super) fn sending(&mut self) -> (&mut SendHalf, &mut More) {
+        (&mut self.send, self.more.get_or_insert_default())
+    }
+
+    /// Bytes that wait to be sent.
+    pub(super) fn waiting(&self) -> usize {
+        self.more.as_ref().map_or(0, |more| more.queue.len())
+    }
+
+    pub(super) fn take_writer(&mut self) -> Option<Waker> {
+        self.more.as_mut()?.writer.take()
+    }
+
     /// Whether there is a frame to write now.
     pub(super) fn sendable(&self) -> bool {
         let send = &self.send;
         if send.ended || !send.begun {
             return false;
         }
-        let body = send.queue.len();
+        let body = self.waiting();
         !send.head_sent || (body > 0 && send.credit.left() > 0) || (body == 0 && send.finished)
     }
 
@@ -170,6 +187,8 @@ impl Stream {
     /// The user's side of this direction is done with, whatever was queued.
     pub(super) fn stop_sending(&mut self) {
         self.send.ended = true;
-        self.send.queue.clear();
+        if let Some(more) = &mut self.more {
+            more.queue.clear();
+        }
     }
 }

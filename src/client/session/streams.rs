@@ -4,10 +4,13 @@
 //! into its slot nor moved out and dropped, but cleared where it lies, and opened again there.
 
 use super::stream::Stream;
-use crate::base::{Key, Time};
+use crate::base::{Key, Time, next_generation};
 
 /// Once this many slots were in use, their memory is given back when the last one is free again.
 const LARGE: usize = 4096;
+
+/// The generation of a slot that is free: the last, which no key has.
+const FREE: u32 = u32::MAX;
 
 /// A connection's streams. Keys carry a generation, counted over the whole table: a key kept too long finds nothing.
 #[derive(Debug, Default)]
@@ -19,8 +22,8 @@ pub(super) struct Streams {
 
 #[derive(Debug)]
 struct Slot {
-    /// `None` while it is free.
-    generation: Option<u32>,
+    /// [`FREE`] while nobody has it.
+    generation: u32,
     stream: Stream,
 }
 
@@ -28,36 +31,35 @@ impl Streams {
     /// A stream in a free slot, as good as new.
     #[inline]
     pub(super) fn open(&mut self, send_window: u32, recv_window: u32, time: Time) -> (Key, &mut Stream) {
-        let generation = self.next_generation;
-        self.next_generation = (generation + 1) & 0x7fff_ffff;
+        let generation = next_generation(&mut self.next_generation);
         let index = match self.free.pop() {
             Some(index) => {
                 let slot = &mut self.slots[index as usize];
-                slot.generation = Some(generation);
+                slot.generation = generation;
                 slot.stream.reopen(send_window, recv_window, time);
                 index
             }
             None => {
                 let index = u32::try_from(self.slots.len()).expect("fewer than 2^32 streams");
                 let stream = Stream::new(send_window, recv_window, time);
-                self.slots.push(Slot { generation: Some(generation), stream });
+                self.slots.push(Slot { generation, stream });
                 index
             }
         };
-        let key = Key::unpack(u64::from(generation) << 32 | u64::from(index));
+        let key = Key::new(index, generation);
         (key, &mut self.slots[index as usize].stream)
     }
 
     #[inline]
     pub(super) fn get(&self, key: Key) -> Option<&Stream> {
         let slot = self.slots.get(key.index() as usize)?;
-        (slot.generation == Some(generation_of(key))).then_some(&slot.stream)
+        (slot.generation == key.generation()).then_some(&slot.stream)
     }
 
     #[inline]
     pub(super) fn get_mut(&mut self, key: Key) -> Option<&mut Stream> {
         let slot = self.slots.get_mut(key.index() as usize)?;
-        (slot.generation == Some(generation_of(key))).then_some(&mut slot.stream)
+        (slot.generation == key.generation()).then_some(&mut slot.stream)
     }
 
     /// Lets go of a stream and of all it holds.
@@ -65,7 +67,7 @@ impl Streams {
     pub(super) fn remove(&mut self, key: Key) {
         let Some(stream) = self.get_mut(key) else { return };
         stream.clear();
-        self.slots[key.index() as usize].generation = None;
+        self.slots[key.index() as usize].generation = FREE;
         self.free.push(key.index());
         if self.slots.len() >= LARGE && self.is_empty() {
             (self.slots, self.free) = (Vec::new(), Vec::new());
@@ -77,19 +79,13 @@ impl Streams {
     }
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Stream> {
-        self.slots.iter_mut().filter(|slot| slot.generation.is_some()).map(|slot| &mut slot.stream)
+        self.slots.iter_mut().filter(|slot| slot.generation != FREE).map(|slot| &mut slot.stream)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (Key, &Stream)> {
-        (0u64..).zip(&self.slots).filter_map(|(index, slot)| {
-            let generation = u64::from(slot.generation?);
-            Some((Key::unpack(generation << 32 | index), &slot.stream))
-        })
+        let used = (0..).zip(&self.slots).filter(|(_, slot)| slot.generation != FREE);
+        used.map(|(index, slot)| (Key::new(index, slot.generation), &slot.stream))
     }
-}
-
-fn generation_of(key: Key) -> u32 {
-    (key.pack() >> 32) as u32
 }
 
 #[cfg(test)]
@@ -104,18 +100,14 @@ mod tests {
         let (old, stream) = streams.open(1, 2, Time::ZERO);
         let new = format!("{stream:?}");
         stream.id = 7;
-        stream.send.queue.push(Bytes::from_static(b"x"));
-        stream.send.head.block = vec![1];
+        stream.more().queue.push(Bytes::from_static(b"x"));
         (stream.send.head_sent, stream.send.finished, stream.send.ended) = (true, true, true);
         (stream.send.begun, stream.send.queued) = (true, true);
         stream.recv.queue.push(Bytes::from_static(b"y"));
-        stream.recv.block = Some(Bytes::from_static(b"z"));
         (stream.recv.begun, stream.recv.ended, stream.recv.discard) = (true, true, true);
         (stream.handles, stream.cancel_sent, stream.opened_at) = (2, true, 9);
         stream.failure = Some(Box::new(super::super::Failure::connection(true)));
         stream.reader = Some(std::task::Waker::noop().clone());
-        stream.writer = Some(std::task::Waker::noop().clone());
-        stream.watchers.push(std::task::Waker::noop().clone());
         streams.remove(old);
         assert!(streams.is_empty() && streams.get(old).is_none());
         let (key, stream) = streams.open(1, 2, Time::ZERO);

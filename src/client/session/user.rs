@@ -63,11 +63,12 @@ impl Session {
             return Some(key);
         }
         let (key, stream) = self.streams.open(window, self.window, time);
-        let head = &mut stream.send.head;
+        let more = stream.more();
+        more.queue.push(request.body.clone());
+        let head = &mut more.head;
         (head.request_id, head.flags, head.arg) = (request.id, request.flags, request.timeout_ms);
         head.block = request.block.to_vec();
         stream.send.begun = true;
-        stream.send.queue.push(request.body.clone());
         stream.send.finished = request.whole;
         stream.handles = 1;
         stream.reader = request.waiter.cloned();
@@ -94,7 +95,7 @@ impl Session {
     pub(crate) fn poll_response(&mut self, key: Key, cx: &Context<'_>) -> Poll<Result<Option<Bytes>, Failure>> {
         let Some(stream) = self.streams.get_mut(key) else { return Poll::Ready(Err(gone())) };
         if stream.recv.begun && stream.failure.is_none() {
-            return Poll::Ready(Ok(stream.recv.block.take()));
+            return Poll::Ready(Ok(stream.more.as_mut().and_then(|more| more.block.take())));
         }
         if let Some(failure) = &stream.failure {
             return Poll::Ready(Err((**failure).clone()));
@@ -147,7 +148,7 @@ impl Session {
         if stream.send.ended || stream.failure.is_some() {
             return Flow::Closed;
         }
-        stream.send.queue.push(bytes);
+        stream.more().queue.push(bytes);
         self.make_ready(key);
         Flow::Open
     }
@@ -170,12 +171,12 @@ impl Session {
         if stream.failure.is_some() || (stream.send.ended && !complete) {
             return Poll::Ready(Flow::Closed);
         }
-        let waits = stream.send.queue.len();
+        let waits = stream.waiting();
         let unfinished = stream.send.finished && !stream.send.ended && low == 0;
         if waits <= low && !unfinished {
             return Poll::Ready(Flow::Open);
         }
-        park(&mut stream.writer, cx);
+        park(&mut stream.more().writer, cx);
         Poll::Pending
     }
 
@@ -183,7 +184,7 @@ impl Session {
     pub(crate) fn poll_unwanted(&mut self, key: Key, cx: &Context<'_>) -> Poll<()> {
         match self.streams.get_mut(key) {
             Some(stream) if !stream.send.ended && stream.failure.is_none() => {
-                park(&mut stream.writer, cx);
+                park(&mut stream.more().writer, cx);
                 Poll::Pending
             }
             _ => Poll::Ready(()),
@@ -223,7 +224,7 @@ impl Session {
         self.unstage(key);
         let Some(stream) = self.streams.get_mut(key) else { return };
         stream.stop_sending();
-        self.wakes.extend(stream.writer.take());
+        self.wakes.extend(stream.take_writer());
         if stream.id == 0 {
             stream.recv.ended = true;
             self.unopened -= 1;
