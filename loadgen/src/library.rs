@@ -27,6 +27,9 @@ use crate::wire::Outcome;
 
 /// Handlers of a provider that wait for requests at a time.
 const HANDLERS: u32 = 64;
+/// Tasks that are run before the sockets are looked at again. With tokio's 61, a burst of answers is cut into looks that
+/// find little; what is waited for comes all the same when nothing is left to run.
+const EVENT_INTERVAL: u32 = 512;
 /// tokio's timers count in milliseconds: what is due sooner is waited for by yielding.
 const TIMER: Duration = Duration::from_millis(2);
 
@@ -72,7 +75,8 @@ struct State {
 
 impl Library {
     fn new(plan: &Plan, frames: &Frames, thread: usize, orders: Orders, recorder: Recorder) -> io::Result<Library> {
-        let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+        let mut builder = Builder::new_current_thread();
+        let runtime = builder.enable_all().event_interval(EVENT_INTERVAL).build_local(LocalOptions::default())?;
         let mine = |number: &usize| number % plan.threads.max(1) == thread;
         let channel = |number: usize| -> ChannelId { frames.channels[number % frames.channels.len()] };
         let options = || {
@@ -129,7 +133,9 @@ impl Library {
                 spawn_local(async move {
                     let mut now = shared.now();
                     while shared.may_begin() {
-                        now = shared.request(&consumer, now, timeout, Some(now)).await;
+                        let size = shared.begin(now, now);
+                        let result = exchange(&consumer, size, timeout).await;
+                        now = shared.end(now, now, size, result);
                     }
                 });
             }
@@ -153,7 +159,12 @@ impl Library {
                 schedule.advance();
                 turn = (turn + 1) % consumers.len();
                 let (consumer, shared) = (consumers[turn].clone(), Rc::clone(&shared));
-                spawn_local(async move { shared.request(&consumer, intended, timeout, None).await });
+                spawn_local(async move {
+                    let sent = shared.now();
+                    let size = shared.begin(intended, sent);
+                    let result = exchange(&consumer, size, timeout).await;
+                    shared.end(intended, sent, size, result);
+                });
             }
             shared.recorder.borrow_mut().counts().unsent += schedule.left_before(end);
         });
@@ -210,17 +221,18 @@ impl Shared {
         self.recorder.borrow_mut().counts().spun += spun.min(1_000);
     }
 
-    /// One request, sent `now` if that is known already. Gives when it ended.
-    async fn request(&self, consumer: &Consumer, intended: u64, timeout: Duration, now: Option<u64>) -> u64 {
-        let size = self.orders.borrow().size.draw(&mut self.random.borrow_mut());
-        let sent = now.unwrap_or_else(|| self.now());
-        {
-            let mut state = self.state.borrow_mut();
-            state.in_flight += 1;
-            state.begun += u64::from(intended >= self.orders.borrow().warm);
-        }
+    /// A request is about to be sent. Gives its size.
+    fn begin(&self, intended: u64, sent: u64) -> u64 {
+        let orders = self.orders.borrow();
+        let mut state = self.state.borrow_mut();
+        state.in_flight += 1;
+        state.begun += u64::from(intended >= orders.warm);
         self.recorder.borrow_mut().sent(intended, sent, false);
-        let result = exchange(consumer, size, timeout).await;
+        orders.size.draw(&mut self.random.borrow_mut())
+    }
+
+    /// It has ended. Gives when.
+    fn end(&self, intended: u64, sent: u64, size: u64, result: Result<u64, Error>) -> u64 {
         let now = self.now();
         self.state.borrow_mut().in_flight -= 1;
         let mut recorder = self.recorder.borrow_mut();

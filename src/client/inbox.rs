@@ -8,7 +8,14 @@ use tokio::sync::Notify;
 use super::connection::Conn;
 use super::session::Arrival;
 
-type Item = (Arc<Conn>, Arrival);
+pub(super) type Item = (Arc<Conn>, Arrival);
+
+/// What a look gives.
+pub(super) enum Next {
+    Item(Item),
+    Nothing,
+    Closed,
+}
 
 /// A queue with any number of receivers. It is bounded by what the broker may send: max_concurrent a connection.
 #[derive(Debug, Default)]
@@ -45,32 +52,41 @@ impl Inbox {
         }
     }
 
-    /// The next request; `None` once closed.
-    pub(super) async fn receive(&self) -> Option<Item> {
-        // Whoever never has to wait lets the other tasks go on now and then.
-        tokio::task::coop::consume_budget().await;
-        let mut woken = false;
-        loop {
-            {
-                let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-                if woken {
-                    queue.woken = false;
-                }
-                if let Some(item) = queue.items.pop_front() {
-                    if !queue.items.is_empty() {
-                        self.wake_one(queue);
-                    }
-                    return Some(item);
-                }
-                if queue.closed {
-                    drop(queue);
-                    self.came.notify_one();
-                    return None;
-                }
+    /// The next request, if there is one.
+    #[inline]
+    pub(super) fn next(&self) -> Next {
+        self.look(false)
+    }
+
+    fn look(&self, woken: bool) -> Next {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        if woken {
+            queue.woken = false;
+        }
+        if let Some(item) = queue.items.pop_front() {
+            if !queue.items.is_empty() {
+                self.wake_one(queue);
             }
+            return Next::Item(item);
+        }
+        if !queue.closed {
+            return Next::Nothing;
+        }
+        drop(queue);
+        self.came.notify_one();
+        Next::Closed
+    }
+
+    /// Waits for the next request; `None` once closed.
+    pub(super) async fn wait(&self) -> Option<Item> {
+        loop {
             // Dropped after its wake-up, it wakes another in its place.
             self.came.notified().await;
-            woken = true;
+            match self.look(true) {
+                Next::Item(item) => return Some(item),
+                Next::Nothing => {}
+                Next::Closed => return None,
+            }
         }
     }
 
@@ -117,6 +133,14 @@ mod tests {
         Arc::new(Conn::new(&hello, Addr::Tcp("a:1".into()), counts).unwrap())
     }
 
+    async fn receive(inbox: &Inbox) -> Option<Item> {
+        match inbox.next() {
+            Next::Item(item) => Some(item),
+            Next::Nothing => inbox.wait().await,
+            Next::Closed => None,
+        }
+    }
+
     fn arrivals(n: u64) -> Vec<Arrival> {
         let one = |n| Arrival {
             key: Key::unpack(n),
@@ -137,10 +161,10 @@ mod tests {
         let woken: Vec<Arc<Woken>> = std::iter::repeat_with(Arc::default).take(4).collect();
         let count = || woken.iter().map(|one| one.0.load(Ordering::Relaxed)).collect::<Vec<_>>();
         let wakers: Vec<Waker> = woken.iter().map(|one| Waker::from(one.clone())).collect();
-        let mut first = pin!(inbox.receive());
-        let mut second = Box::pin(inbox.receive());
-        let mut third = pin!(inbox.receive());
-        let mut fourth = pin!(inbox.receive());
+        let mut first = pin!(receive(&inbox));
+        let mut second = Box::pin(receive(&inbox));
+        let mut third = pin!(receive(&inbox));
+        let mut fourth = pin!(receive(&inbox));
         assert!(first.as_mut().poll(&mut Context::from_waker(&wakers[0])).is_pending());
         assert!(second.as_mut().poll(&mut Context::from_waker(&wakers[1])).is_pending());
         assert!(third.as_mut().poll(&mut Context::from_waker(&wakers[2])).is_pending());
@@ -155,7 +179,7 @@ mod tests {
         assert!(third.as_mut().poll(&mut Context::from_waker(&wakers[2])).is_ready());
         assert_eq!(count(), [1, 1, 1, 1]);
         assert!(fourth.as_mut().poll(&mut Context::from_waker(&wakers[3])).is_ready());
-        let mut last = pin!(inbox.receive());
+        let mut last = pin!(receive(&inbox));
         assert!(last.as_mut().poll(&mut Context::from_waker(&wakers[0])).is_pending());
         inbox.push(&conn, &mut arrivals(1));
         assert_eq!(count(), [2, 1, 1, 1]);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::consumer::ServerInfo;
 use super::dial::{Dial, Sockets};
 use super::flight::Counts;
-use super::inbox::Inbox;
+use super::inbox::{Inbox, Next};
 use super::link::{Link, Plan};
 use super::{Addrs, Channel, Error, ErrorKind, Metrics, Options, Request, Retry};
 
@@ -44,8 +44,14 @@ struct Inner {
 
 /// The next request somebody waits for.
 pub(super) async fn receive(inbox: &Inbox) -> Option<Request> {
+    // Whoever never has to wait lets the other tasks go on now and then.
+    tokio::task::coop::consume_budget().await;
     loop {
-        let (conn, mut arrival) = inbox.receive().await?;
+        let (conn, mut arrival) = match inbox.next() {
+            Next::Item(item) => item,
+            Next::Nothing => inbox.wait().await?,
+            Next::Closed => return None,
+        };
         if conn.take_up(&mut arrival) {
             return Some(Request::new(conn, arrival));
         }

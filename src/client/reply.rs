@@ -10,7 +10,6 @@ use tokio::io::AsyncRead;
 use super::body::Kind;
 use super::connection::Conn;
 use super::pump::Feed;
-use super::request::Cancellation;
 use super::session::{Answer, Flow};
 use super::{Body, Error, ErrorKind, Headers};
 use crate::base::{Key, Time};
@@ -29,8 +28,8 @@ pub(super) struct Reply {
     done: bool,
     /// The connection keeps nothing of the request any more.
     released: bool,
-    /// What a drop says.
-    dropped: &'static str,
+    /// The answer has begun.
+    begun: bool,
     watch: Option<Arc<Watch>>,
 }
 
@@ -57,19 +56,12 @@ impl Reply {
     /// A request begins to count as in flight.
     pub(super) fn new(conn: Arc<Conn>, key: Key, came: Time) -> Reply {
         conn.counts().begin();
-        Reply {
-            conn,
-            key,
-            came,
-            done: false,
-            released: false,
-            dropped: "request dropped without an answer",
-            watch: None,
-        }
+        Reply { conn, key, came, done: false, released: false, begun: false, watch: None }
     }
 
-    pub(super) fn cancellation(&self) -> Cancellation {
-        Cancellation::new(self.conn.clone(), self.key)
+    /// Where its request is.
+    pub(super) fn place(&self) -> (&Arc<Conn>, Key) {
+        (&self.conn, self.key)
     }
 
     /// Has a drop wait for the watcher; gives what that needs to end the request itself.
@@ -110,7 +102,7 @@ impl Reply {
 
     pub(super) fn start(mut self, headers: Headers) -> Result<Responder, Error> {
         self.begin(headers, Bytes::new(), false)?;
-        self.dropped = "response dropped before its end";
+        self.begun = true;
         Ok(Responder { reply: self })
     }
 
@@ -187,7 +179,7 @@ impl Reply {
             if self.watch.as_ref().is_some_and(|watch| watch.leave()) {
                 return;
             }
-            let text = self.dropped;
+            let text = if self.begun { "response dropped before its end" } else { "request dropped without an answer" };
             self.end_with(text);
         }
         self.conn.with(|session| session.release_writer(self.key));

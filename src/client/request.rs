@@ -18,7 +18,7 @@ use super::reply::{Reply, Responder, Watched};
 use super::response::{find, headers_of};
 use super::session::{Arrival, Chunks};
 use super::{Body, Error, ErrorKind, Headers};
-use crate::base::Key;
+use crate::base::{Key, Time};
 use crate::protocol::Flags;
 
 /// A request to answer: with [`respond`](Request::respond), piece by piece with
@@ -36,43 +36,27 @@ use crate::protocol::Flags;
 /// # Ok(())
 /// # }
 /// ```
+// Small, for it is moved from hand to hand.
 #[derive(Debug)]
 pub struct Request {
-    // Boxed, for it is moved from hand to hand.
-    inner: Box<Inner>,
+    id: Uuid,
+    flags: Flags,
+    /// Time that was left when it came, in ms.
+    left_ms: u32,
+    came: Time,
+    /// The body, once it has come whole; what else there is of it is with the connection, if `reads`.
+    body: Chunks,
+    reads: bool,
+    duty: Duty,
+    /// What short requests have none of.
+    more: Option<Box<More>>,
 }
 
-#[derive(Debug)]
-struct Inner {
-    id: Uuid,
+#[derive(Debug, Default)]
+struct More {
     headers: Headers,
-    flags: Flags,
-    deadline: Instant,
     /// What a [`RequestReader`] has left of a piece; never empty.
     piece: Option<Bytes>,
-    reader: Reader,
-    duty: Duty,
-}
-
-/// What is read.
-#[derive(Debug)]
-enum Reader {
-    /// The body had come whole when the request was received: the connection keeps nothing of it.
-    Whole(Chunks),
-    Coming(Handle),
-}
-
-/// The handle that reads.
-#[derive(Debug)]
-struct Handle {
-    conn: Arc<Conn>,
-    key: Key,
-}
-
-impl Drop for Handle {
-    fn drop(&mut self) {
-        self.conn.with(|session| session.release_reader(self.key));
-    }
 }
 
 /// The duty to answer, or what is left of it when it was taken.
@@ -82,28 +66,42 @@ enum Duty {
     Taken(Cancellation),
 }
 
+impl Drop for Request {
+    fn drop(&mut self) {
+        if self.reads {
+            let (conn, key) = self.place();
+            conn.with(|session| session.release_reader(key));
+        }
+    }
+}
+
 impl Request {
+    #[inline]
     pub(super) fn new(conn: Arc<Conn>, arrival: Arrival) -> Request {
-        let came = conn.instant_of(arrival.at).unwrap_or_else(Instant::now);
-        let key = arrival.key;
-        let inner = Inner {
+        let headers = |block: Box<Bytes>| Box::new(More { headers: headers_of(&block), piece: None });
+        Request {
             id: arrival.id,
-            headers: headers_of(arrival.block),
             flags: arrival.flags,
-            deadline: came + Duration::from_millis(arrival.left_ms.into()),
-            piece: None,
-            reader: match arrival.whole {
-                Some(body) => Reader::Whole(body),
-                None => Reader::Coming(Handle { conn: conn.clone(), key }),
-            },
-            duty: Duty::Open(Reply::new(conn, key, arrival.at)),
-        };
-        Request { inner: Box::new(inner) }
+            left_ms: arrival.left_ms,
+            came: arrival.at,
+            reads: arrival.whole.is_none(),
+            body: arrival.whole.unwrap_or_default(),
+            duty: Duty::Open(Reply::new(conn, arrival.key, arrival.at)),
+            more: arrival.block.map(headers),
+        }
+    }
+
+    /// Where it is.
+    fn place(&self) -> (&Arc<Conn>, Key) {
+        match &self.duty {
+            Duty::Open(reply) => reply.place(),
+            Duty::Taken(cancellation) => (&cancellation.conn, cancellation.key),
+        }
     }
 
     /// Lets whoever runs the handler end the request, should the handler drop it.
     pub(super) fn watch(&mut self) -> Option<Watched> {
-        match &mut self.inner.duty {
+        match &mut self.duty {
             Duty::Open(reply) => Some(reply.watched()),
             Duty::Taken(_) => None,
         }
@@ -112,43 +110,45 @@ impl Request {
     /// The request's id, as the consumer chose it.
     #[must_use]
     pub fn id(&self) -> Uuid {
-        self.inner.id
+        self.id
     }
 
     /// The request's headers, in the order they came.
     #[must_use]
     pub fn headers(&self) -> &Headers {
-        &self.inner.headers
+        static NONE: Headers = Headers::new();
+        self.more.as_ref().map_or(&NONE, |more| &more.headers)
     }
 
     /// The first value of the header `key`.
     #[must_use]
     pub fn header(&self, key: &str) -> Option<&[u8]> {
-        find(&self.inner.headers, key)
+        find(self.headers(), key)
     }
 
     /// When the consumer stops waiting.
     #[must_use]
     pub fn deadline(&self) -> Instant {
-        self.inner.deadline
+        let came = self.place().0.instant_of(self.came).unwrap_or_else(Instant::now);
+        came + Duration::from_millis(self.left_ms.into())
     }
 
     /// Time until the consumer stops waiting; zero once it has.
     #[must_use]
     pub fn time_left(&self) -> Duration {
-        self.inner.deadline.saturating_duration_since(Instant::now())
+        self.deadline().saturating_duration_since(Instant::now())
     }
 
     /// Whether the consumer wants no answer (§5). It is answered all the same; the answer goes no further.
     #[must_use]
     pub fn is_oneway(&self) -> bool {
-        self.inner.flags.has(Flags::ONEWAY)
+        self.flags.has(Flags::ONEWAY)
     }
 
     /// Whether the work may safely run twice, as the consumer says (RETRY, §6).
     #[must_use]
     pub fn is_retry(&self) -> bool {
-        self.inner.flags.has(Flags::RETRY)
+        self.flags.has(Flags::RETRY)
     }
 
     /// The next piece of the body; `None` at its end. What is not read is not granted either (§4).
@@ -191,10 +191,8 @@ impl Request {
     /// The same, to keep apart from the request while that is read or answered.
     #[must_use]
     pub fn cancellation(&self) -> Cancellation {
-        match &self.inner.duty {
-            Duty::Open(reply) => reply.cancellation(),
-            Duty::Taken(cancellation) => cancellation.clone(),
-        }
+        let (conn, key) = self.place();
+        Cancellation { conn: conn.clone(), key }
     }
 
     /// Answers. Resolves when all of `body` has been taken by the connection.
@@ -217,7 +215,7 @@ impl Request {
     ) -> impl Future<Output = Result<(), Error>> + Send {
         let body = body.into();
         async move {
-            match &mut self.inner.duty {
+            match &mut self.duty {
                 Duty::Open(reply) => reply.send(headers, body).await,
                 Duty::Taken(_) => Err(answered()),
             }
@@ -253,20 +251,21 @@ impl Request {
 
     fn take_reply(&mut self) -> Result<Reply, Error> {
         let taken = Duty::Taken(self.cancellation());
-        match std::mem::replace(&mut self.inner.duty, taken) {
+        match std::mem::replace(&mut self.duty, taken) {
             Duty::Open(reply) => Ok(reply),
             Duty::Taken(_) => Err(answered()),
         }
     }
 
     fn poll_chunk(&mut self, cx: &Context<'_>) -> Poll<Result<Option<Bytes>, Error>> {
-        if let Some(piece) = self.inner.piece.take() {
+        if let Some(piece) = self.more.as_mut().and_then(|more| more.piece.take()) {
             return Poll::Ready(Ok(Some(piece)));
         }
-        match &mut self.inner.reader {
-            Reader::Whole(body) => Poll::Ready(Ok(body.pop())),
-            Reader::Coming(handle) => handle.conn.poll_chunk(handle.key, cx),
+        if !self.reads {
+            return Poll::Ready(Ok(self.body.pop()));
         }
+        let (conn, key) = self.place();
+        conn.poll_chunk(key, cx)
     }
 }
 
@@ -283,18 +282,19 @@ pub struct RequestReader<'a> {
 impl AsyncBufRead for RequestReader<'_> {
     fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
         let request = &mut *self.get_mut().request;
-        if request.inner.piece.is_none() {
-            request.inner.piece = ready!(request.poll_chunk(cx))?;
+        if request.more.as_ref().is_none_or(|more| more.piece.is_none()) {
+            let piece = ready!(request.poll_chunk(cx))?;
+            request.more.get_or_insert_default().piece = piece;
         }
-        Poll::Ready(Ok(request.inner.piece.as_deref().unwrap_or_default()))
+        Poll::Ready(Ok(request.more.as_ref().and_then(|more| more.piece.as_deref()).unwrap_or_default()))
     }
 
     fn consume(self: Pin<&mut Self>, n: usize) {
-        let piece = &mut self.get_mut().request.inner.piece;
-        if let Some(left) = piece {
+        let Some(more) = &mut self.get_mut().request.more else { return };
+        if let Some(left) = &mut more.piece {
             left.advance(n);
             if left.is_empty() {
-                *piece = None;
+                more.piece = None;
             }
         }
     }
@@ -330,10 +330,6 @@ pub struct Cancellation {
 }
 
 impl Cancellation {
-    pub(super) fn new(conn: Arc<Conn>, key: Key) -> Cancellation {
-        Cancellation { conn, key }
-    }
-
     /// Resolves when nobody waits for the answer any more; also when it has been given.
     pub async fn cancelled(&self) {
         std::future::poll_fn(|cx| self.conn.with(|session| session.poll_over(self.key, cx))).await;

@@ -40,9 +40,8 @@ pub struct Response {
     counted: bool,
 }
 
-pub(super) fn headers_of(block: Option<Bytes>) -> Headers {
-    let Some(block) = block else { return Headers::new() };
-    iter_headers(&block).map(|(key, value)| (String::from_utf8_lossy(key).into_owned(), value.to_vec())).collect()
+pub(super) fn headers_of(block: &[u8]) -> Headers {
+    iter_headers(block).map(|(key, value)| (String::from_utf8_lossy(key).into_owned(), value.to_vec())).collect()
 }
 
 pub(super) fn find<'a>(headers: &'a Headers, key: &str) -> Option<&'a [u8]> {
@@ -51,7 +50,7 @@ pub(super) fn find<'a>(headers: &'a Headers, key: &str) -> Option<&'a [u8]> {
 
 impl Response {
     pub(super) fn new(id: Uuid, begun: Begun, mut opened: Opened, flight: Flight<'_>) -> Response {
-        let headers = headers_of(begun.block);
+        let headers = begun.block.map_or_else(Headers::new, |block| headers_of(&block));
         let counted = begun.rest.is_none();
         if counted {
             flight.goes_on();

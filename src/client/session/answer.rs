@@ -19,8 +19,8 @@ pub(crate) struct Arrival {
     pub(crate) left_ms: u32,
     /// When it came.
     pub(crate) at: Time,
-    /// The header block's entries.
-    pub(crate) block: Option<Bytes>,
+    /// The header block's entries. Boxed, for it is rare and large.
+    pub(crate) block: Option<Box<Bytes>>,
     /// All of its body, if it came at once: nothing is left to read, and the handle that reads is gone.
     pub(crate) whole: Option<Chunks>,
     /// What [`Session::lost`] was.
@@ -69,7 +69,7 @@ impl Session {
             return Err(End::found(Code::Protocol, format!("REQUEST on stream {}, which is in use", header.stream)));
         }
         self.open += 1;
-        let (flags, left_ms, lost) = (header.flags, header.arg, self.lost);
+        let (flags, left_ms, lost, block) = (header.flags, header.arg, self.lost, block.map(Box::new));
         self.arrivals.push(Arrival { key, id: request_id, flags, left_ms, at: now, block, whole: None, lost });
         self.accept(key, body, last)
     }
