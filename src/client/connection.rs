@@ -15,7 +15,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
 use super::flight::Counts;
-use super::session::{Arrival, Chunks, End, Failure, Flow, NewRequest, Session, Taken};
+use super::session::{Arrival, Begun, End, Failure, Flow, NewRequest, Session, Taken};
 use super::{Addr, Error, ServerInfo};
 use crate::base::{Key, Time};
 use crate::protocol::{Code, Hello, Welcome};
@@ -46,14 +46,6 @@ struct Shared {
     /// The driver, and whether it sleeps with nothing to write.
     driver: Option<Waker>,
     idle: bool,
-}
-
-/// What a response begins with.
-#[derive(Debug)]
-pub(super) struct Begun {
-    pub(super) block: Option<Bytes>,
-    /// The whole body, if it has come: then the connection keeps nothing of the request.
-    pub(super) rest: Option<Chunks>,
 }
 
 impl Conn {
@@ -238,17 +230,10 @@ impl Conn {
         self.with(|session| session.open_request(request))
     }
 
-    pub(super) fn poll_begin(&self, key: Key, cx: &Context<'_>) -> Poll<Result<Begun, Error>> {
-        self.with(|session| match session.poll_response(key, cx) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(Err(failure)) => Poll::Ready(Err(Error::of_failure(&failure, session.end()))),
-            Poll::Ready(Ok(block)) => {
-                let rest = session.take_rest(key);
-                if rest.is_some() {
-                    session.release(key);
-                }
-                Poll::Ready(Ok(Begun { block, rest }))
-            }
+    pub(super) fn poll_begin(&self, key: Key, cx: &Context<'_>, begun: &mut Begun) -> Poll<Result<(), Box<Error>>> {
+        self.with(|session| {
+            let result = session.poll_begin(key, cx, begun);
+            result.map(|result| result.map_err(|failure| Box::new(Error::of_failure(&failure, session.end()))))
         })
     }
 

@@ -143,12 +143,19 @@ pub(super) struct Spans {
 
 impl Spans {
     pub(super) fn record(&self, spans: impl Iterator<Item = Duration>) {
-        let mut sum = 0;
+        let (mut sum, mut run) = (0, (0, 0));
+        // those of one turn are much alike: one addition for each run of them
+        let add = |(at, n): (usize, u64)| self.buckets[at].fetch_add(n, Ordering::Relaxed);
         for span in spans {
             let nanos = u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
-            self.buckets[bucket(nanos)].fetch_add(1, Ordering::Relaxed);
+            let at = bucket(nanos);
+            if at != run.0 {
+                add(std::mem::replace(&mut run, (at, 0)));
+            }
+            run.1 += 1;
             sum += nanos;
         }
+        add(run);
         self.nanos.fetch_add(sum, Ordering::Relaxed);
     }
 

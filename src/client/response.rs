@@ -9,10 +9,9 @@ use futures_core::Stream;
 use tokio::io::{AsyncBufRead, AsyncRead, ReadBuf};
 use uuid::Uuid;
 
-use super::connection::Begun;
 use super::flight::Flight;
 use super::sending::Opened;
-use super::session::Chunks;
+use super::session::{Begun, Chunks};
 use super::{Error, Headers};
 use crate::protocol::iter_headers;
 
@@ -51,14 +50,14 @@ pub(super) fn find<'a>(headers: &'a Headers, key: &str) -> Option<&'a [u8]> {
 impl Response {
     pub(super) fn new(id: Uuid, begun: Begun, mut opened: Opened, flight: Flight<'_>) -> Response {
         let headers = begun.block.map_or_else(Headers::new, |block| headers_of(&block));
-        let counted = begun.rest.is_none();
+        let counted = !begun.whole;
         if counted {
             flight.goes_on();
         } else {
             // It has come whole, and so has ended.
             opened.key = None;
         }
-        Response { id, headers, rest: begun.rest.unwrap_or_default(), opened, counted }
+        Response { id, headers, rest: begun.body, opened, counted }
     }
 
     /// Whether it had counted as in flight; it does so no more.

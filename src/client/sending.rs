@@ -12,11 +12,11 @@ use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
 use super::body::Kind;
-use super::connection::{Begun, Conn};
+use super::connection::Conn;
 use super::flight::Flight;
 use super::link::Link;
 use super::pump::pump;
-use super::session::{Limit, NewRequest};
+use super::session::{Begun, Limit, NewRequest};
 use super::{Body, Consumer, Error, ErrorKind, Response};
 use crate::base::Key;
 use crate::protocol::{Flags, Headers, REQUEST_ID_LEN, encode_headers};
@@ -175,24 +175,24 @@ impl Future for Sending<'_> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Response, Error>> {
         let this = self.get_mut();
         assert!(!this.over, "polled after its end");
-        let begun = ready!(this.poll_begun(cx));
+        let mut begun = Begun::default();
+        let result = ready!(this.poll_begun(cx, &mut begun));
         this.over = true;
-        match (begun, this.opened.take(), this.flight.take()) {
-            (Ok(begun), Some(opened), Some(flight)) => {
-                let id = this.request.id.unwrap_or_default();
-                Poll::Ready(Ok(Response::new(id, begun, opened, flight)))
+        match (result, this.opened.take(), this.flight.take()) {
+            (Ok(()), Some(opened), Some(flight)) => {
+                Poll::Ready(Ok(Response::new(this.request.id.unwrap_or_default(), begun, opened, flight)))
             }
             (Err(error), _, flight) => {
                 flight.inspect(|flight| flight.failed(&error));
-                Poll::Ready(Err(error))
+                Poll::Ready(Err(*error))
             }
-            (Ok(_), ..) => Poll::Ready(Err(Error::new(ErrorKind::Internal, "a response without a request"))),
+            (Ok(()), ..) => Poll::Ready(Err(Error::new(ErrorKind::Internal, "a response without a request"))),
         }
     }
 }
 
 impl<'a> Sending<'a> {
-    fn poll_begun(&mut self, cx: &mut Context<'_>) -> Poll<Result<Begun, Error>> {
+    fn poll_begun(&mut self, cx: &mut Context<'_>, begun: &mut Begun) -> Poll<Result<(), Box<Error>>> {
         if self.flight.is_none() {
             self.flight = Some(Flight::begin(&self.request.consumer.inner.counts));
             self.block = self.request.encoded()?;
@@ -202,7 +202,7 @@ impl<'a> Sending<'a> {
             if let Some(opened) = &self.opened
                 && let Some(key) = opened.key
             {
-                match ready!(opened.conn.poll_begin(key, cx)) {
+                match ready!(opened.conn.poll_begin(key, cx, begun)) {
                     Err(error) if self.can_move(&opened.conn, &error) => self.moves(),
                     result => return Poll::Ready(result),
                 }

@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::{Chunks, End, Failure, Session, wake_all};
+use super::{Chunks, End, Failure, Session, Stream, wake_all};
 use crate::base::{Key, Time};
 use crate::protocol::{Code, Flags, Header};
 
@@ -112,7 +112,7 @@ impl Session {
         if self.is_over(key) {
             return Taken::Over;
         }
-        match self.take_rest(key) {
+        match self.streams.get_mut(key).and_then(Stream::take_rest) {
             Some(body) => {
                 self.release_reader(key);
                 Taken::Whole(body)

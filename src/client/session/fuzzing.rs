@@ -15,7 +15,7 @@ use bytes::{Bytes, BytesMut};
 use uuid::Uuid;
 
 use self::script::Script;
-use super::{Answer, Arrival, End, Failure, Limit, NewRequest, Session, Taken};
+use super::{Answer, Arrival, Begun, End, Failure, Limit, NewRequest, Session, Taken};
 use crate::base::{ChannelId, Key, Time};
 use crate::protocol::{
     Code, Flags, FrameType, HEADER_LEN, Header, Hello, MAX_HANDSHAKE_FRAME, Role, VERSION, Welcome, encode_headers,
@@ -221,7 +221,7 @@ impl Play {
         if !reads {
             return;
         }
-        if self.role == Role::Consumer && self.session.poll_response(key, &cx).is_pending() {
+        if self.role == Role::Consumer && self.session.poll_begin(key, &cx, &mut Begun::default()).is_pending() {
             return;
         }
         let _ = self.session.poll_chunk(key, &cx);

@@ -43,7 +43,7 @@ use ids::StreamIds;
 use parser::{Bodies, Parser};
 use stream::Stream;
 use streams::Streams;
-pub(crate) use user::{Flow, Limit, NewRequest};
+pub(crate) use user::{Begun, Flow, Limit, NewRequest};
 
 use crate::base::{Key, Time};
 use crate::protocol::{BadHandshake, Code, FrameType, Header, Hello, Role, Welcome};

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::{Failure, Session, park, wake_all};
+use super::{Chunks, Failure, Session, park, wake_all};
 use crate::base::{Key, Time};
 use crate::protocol::{Code, Flags, FrameType, Header, Role};
 
@@ -24,8 +24,17 @@ pub(crate) struct NewRequest<'a> {
     pub(crate) body: &'a Bytes,
     /// Whether `body` is all of it.
     pub(crate) whole: bool,
-    /// Who waits for the answer: as if it had called [`Session::poll_response`] at once.
+    /// Who waits for the answer: as if it had called [`Session::poll_begin`] at once.
     pub(crate) waiter: Option<&'a Waker>,
+}
+
+/// What a response begins with. Filled in place, for it is large and moved no more often than it must be.
+#[derive(Debug, Default)]
+pub(crate) struct Begun {
+    pub(crate) block: Option<Bytes>,
+    /// The body, where all of it has come.
+    pub(crate) body: Chunks,
+    pub(crate) whole: bool,
 }
 
 /// When this side gives up on a request.
@@ -91,17 +100,29 @@ impl Session {
         }
     }
 
-    /// The response's header block, once it has begun.
-    pub(crate) fn poll_response(&mut self, key: Key, cx: &Context<'_>) -> Poll<Result<Option<Bytes>, Failure>> {
-        let Some(stream) = self.streams.get_mut(key) else { return Poll::Ready(Err(gone())) };
-        if stream.recv.begun && stream.failure.is_none() {
-            return Poll::Ready(Ok(stream.more.as_mut().and_then(|more| more.block.take())));
-        }
+    /// Ready once the response has begun: `begun` then has what there is of it. Where that is all, the handle is done
+    /// with, as if it had been released.
+    pub(crate) fn poll_begin(
+        &mut self,
+        key: Key,
+        cx: &Context<'_>,
+        begun: &mut Begun,
+    ) -> Poll<Result<(), Box<Failure>>> {
+        let Some(stream) = self.streams.get_mut(key) else { return Poll::Ready(Err(gone().into())) };
         if let Some(failure) = &stream.failure {
-            return Poll::Ready(Err((**failure).clone()));
+            return Poll::Ready(Err(failure.clone()));
         }
-        park(&mut stream.reader, cx);
-        Poll::Pending
+        if !stream.recv.begun {
+            park(&mut stream.reader, cx);
+            return Poll::Pending;
+        }
+        begun.block = stream.more.as_mut().and_then(|more| more.block.take());
+        begun.whole = stream.recv.ended;
+        if begun.whole {
+            begun.body = std::mem::take(&mut stream.recv.queue);
+            self.release(key);
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// The next piece of what is received; `None` at its end. The bytes count as taken: credit is granted for them.
@@ -119,11 +140,6 @@ impl Session {
         }
         park(&mut stream.reader, cx);
         Poll::Pending
-    }
-
-    /// Everything received, if the end is among it: the handle then needs the session no more.
-    pub(crate) fn take_rest(&mut self, key: Key) -> Option<super::Chunks> {
-        self.streams.get_mut(key)?.take_rest()
     }
 
     fn took(&mut self, key: Key, n: usize) {

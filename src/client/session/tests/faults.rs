@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use proptest::prelude::*;
 use uuid::Uuid;
 
-use super::super::{Answer, Cause, End, Limit, NewRequest, Origin, Session};
+use super::super::{Answer, Begun, Cause, End, Limit, NewRequest, Origin, Session};
 use super::{WINDOW, hello, session, welcome};
 use crate::base::{Key, Time};
 use crate::protocol::{Code, Flags, FrameType, Header, Role};
@@ -251,7 +251,7 @@ fn at_goaway_what_was_not_sent_fails_as_not_started_and_the_rest_goes_on() {
     let unsent = open(&mut session);
     receive(&mut session, new(FrameType::GoAway, 0), b"");
     let cx = Context::from_waker(Waker::noop());
-    let Poll::Ready(Err(failure)) = session.poll_response(unsent, &cx) else { panic!("it waits") };
+    let Poll::Ready(Err(failure)) = session.poll_begin(unsent, &cx, &mut Begun::default()) else { panic!("it waits") };
     assert_eq!((failure.cause, failure.flags), (Cause::Local(Code::Draining), Flags::NONE));
     session.release(unsent);
     let mut out = Vec::new();
@@ -278,11 +278,11 @@ fn a_limit_counts_from_the_next_turn() {
     session.fill(&mut Vec::new());
     let cx = Context::from_waker(Waker::noop());
     session.on_time(began + ms(499));
-    assert!(session.poll_response(key, &cx).is_pending());
+    assert!(session.poll_begin(key, &cx, &mut Begun::default()).is_pending());
     session.on_time(began + ms(500));
-    let Poll::Ready(Err(failure)) = session.poll_response(key, &cx) else { panic!("it waits") };
+    let Poll::Ready(Err(failure)) = session.poll_begin(key, &cx, &mut Begun::default()) else { panic!("it waits") };
     assert_eq!(failure.cause, Cause::Local(Code::Deadline));
-    assert!(session.poll_response(other, &cx).is_pending());
+    assert!(session.poll_begin(other, &cx, &mut Begun::default()).is_pending());
 }
 
 #[test]
