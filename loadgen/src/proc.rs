@@ -133,7 +133,8 @@ pub fn stolen_ticks() -> u64 {
     cpu.split_whitespace().nth(8).and_then(|ticks| ticks.parse().ok()).unwrap_or(0)
 }
 
-/// Kernel, CPU and number of CPUs, for the head of a report.
+/// Kernel, CPU and number of CPUs, for the head of a report; and how this process is scheduled, with all that it
+/// starts, where that is not as usual (`chrt(1)`).
 #[must_use]
 pub fn machine() -> String {
     let uname = rustix::system::uname();
@@ -141,12 +142,39 @@ pub fn machine() -> String {
     let model = info.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
     let model = model.trim_start_matches([' ', '\t', ':']);
     let cpus = info.lines().filter(|line| line.starts_with("processor")).count();
-    format!("{} {}, {cpus} x {model}", uname.sysname().to_string_lossy(), uname.release().to_string_lossy())
+    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let (system, release) = (uname.sysname().to_string_lossy(), uname.release().to_string_lossy());
+    format!("{system} {release}, {cpus} x {model}{}", real_time(&stat))
+}
+
+/// The real-time policy and priority in a process's `stat` (proc_pid_stat(5)), if it has one.
+fn real_time(stat: &str) -> String {
+    // behind the name, which may have any character in it
+    let fields: Vec<_> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    match (fields.get(37), fields.get(38)) {
+        (Some(priority), Some(&"1")) => format!(", all under SCHED_FIFO {priority}"),
+        (Some(priority), Some(&"2")) => format!(", all under SCHED_RR {priority}"),
+        _ => String::new(),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn real_time_scheduling_is_told() {
+        let stat = |policy: &str| {
+            let fields: Vec<_> = (3..=52).map(|n| n.to_string()).collect();
+            let mut fields: Vec<_> = fields.iter().map(String::as_str).collect();
+            (fields[37], fields[38]) = ("10", policy);
+            format!("1 (a ) b) {}", fields.join(" "))
+        };
+        assert_eq!(real_time(&stat("0")), "");
+        assert_eq!(real_time(&stat("1")), ", all under SCHED_FIFO 10");
+        assert_eq!(real_time(&stat("2")), ", all under SCHED_RR 10");
+        assert_eq!(real_time(""), "");
+    }
 
     #[test]
     fn this_process_is_seen() {

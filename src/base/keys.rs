@@ -16,11 +16,15 @@ impl Key {
         self.index
     }
 
-    pub(crate) const fn new(index: u32, generation: u32) -> Key {
+    /// The key of a tenant of a slot.
+    #[must_use]
+    pub const fn new(index: u32, generation: u32) -> Key {
         Key { index, generation }
     }
 
-    pub(crate) const fn generation(self) -> u32 {
+    /// Which tenant of the slot.
+    #[must_use]
+    pub const fn generation(self) -> u32 {
         self.generation
     }
 

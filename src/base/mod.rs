@@ -15,7 +15,6 @@ pub use backoff::backoff;
 pub use buffer::{Batch, Leases, NoLeases, Piece, Segment};
 pub use channel::ChannelId;
 pub use histogram::Histogram;
-pub(crate) use keys::next_generation;
 pub use keys::{Key, Table};
 pub use secret::Secret;
 pub use time::Time;

@@ -156,12 +156,14 @@ struct Sending<'a> {
     /// Its headers, encoded.
     block: Vec<u8>,
     /// For a connection and a stream. Boxed, so that a request that needn't wait doesn't carry what waiting takes.
-    waiting: Option<Pin<Box<dyn Future<Output = Result<(Arc<Conn>, Box<Waited>), Error>> + Send + 'a>>>,
+    waiting: Option<Pin<Box<Waiting<'a>>>>,
     waited: Option<Box<Waited>>,
     opened: Option<Opened>,
     flight: Option<Flight<'a>>,
     over: bool,
 }
+
+type Waiting<'a> = dyn Future<Output = Result<(Arc<Conn>, Box<Waited>), Error>> + Send + 'a;
 
 /// Until when to wait for a connection and a stream, and what time it was when it had waited.
 struct Waited {

@@ -46,8 +46,8 @@ pub struct CompareArgs {
     /// that nobody has yet, else the load's]
     #[arg(long, value_name = "CPU")]
     second_cpu: Option<usize>,
-    /// Microseconds that limit and corelay look for work before they sleep
-    #[arg(long, value_name = "US", default_value_t = 0)]
+    /// Microseconds that corelay-spin looks for work before it sleeps
+    #[arg(long, value_name = "US", default_value_t = 200)]
     spin_us: u64,
     /// Writes all rows and medians as JSON, for `loadgen report` too; `-` is standard output, in place of the tables
     #[arg(long, value_name = "FILE")]
@@ -64,7 +64,7 @@ pub struct CompareArgs {
 /// Whom `compare` compares.
 #[derive(Clone, Debug, Args)]
 pub struct SystemArgs {
-    /// Whom: limit, corelay, corelay-epoll, nats, zmq [default: all that are there]
+    /// Whom: limit, corelay, corelay-spin, corelay-epoll, nats, zmq [default: all that are there, but corelay-spin]
     #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
     systems: Vec<System>,
     /// The corelay binary [default: the one beside this program]
@@ -189,7 +189,8 @@ fn brokers(args: &CompareArgs, whom: &SystemArgs) -> Result<Brokers, Failure> {
 
 /// Those that were asked for; else those that are there.
 fn systems(asked: &[System], brokers: &Brokers) -> Result<Vec<System>, Failure> {
-    let all = if asked.is_empty() { &System::ALL[..] } else { asked };
+    let usual: Vec<_> = System::ALL.into_iter().filter(|system| *system != System::CorelaySpin).collect();
+    let all = if asked.is_empty() { &usual[..] } else { asked };
     let (there, missing): (Vec<_>, Vec<_>) = all.iter().copied().partition(|&system| brokers.has(system));
     for system in missing {
         let why = match system {

@@ -19,6 +19,8 @@ pub enum System {
     Limit,
     /// corelay on io_uring.
     Corelay,
+    /// The same, looking for work for a while before it sleeps. Compared only when asked for: it takes a whole CPU.
+    CorelaySpin,
     /// corelay on epoll.
     CorelayEpoll,
     /// nats-server: request and reply by a queue group and inboxes.
@@ -29,21 +31,27 @@ pub enum System {
 
 impl System {
     /// All there are.
-    pub const ALL: [System; 5] = [System::Limit, System::Corelay, System::CorelayEpoll, System::Nats, System::Zmq];
+    pub const ALL: [System; 6] =
+        [System::Limit, System::Corelay, System::CorelaySpin, System::CorelayEpoll, System::Nats, System::Zmq];
+
+    /// Whether it is corelay, in one way or the other.
+    #[must_use]
+    pub fn is_corelay(self) -> bool {
+        matches!(self, System::Corelay | System::CorelaySpin | System::CorelayEpoll)
+    }
 
     /// Whether it can do this work at all: NATS takes 1 MiB at most (64 at the very most), ZeroMQ holds messages whole;
     /// channels and their cores are corelay's; the limit's connections are nothing but their sockets.
     #[must_use]
     pub fn can(self, work: &Work) -> bool {
-        let ours = matches!(self, System::Corelay | System::CorelayEpoll);
         let large = work.size.max() > 1 << 20;
         let connections = work.kind != Kind::Requests;
         match self {
-            _ if work.layout != Layout::One => ours,
+            _ if work.layout != Layout::One => self.is_corelay(),
             System::Limit => !connections,
             System::Nats => !large,
             System::Zmq => !large && !connections,
-            System::Corelay | System::CorelayEpoll => true,
+            System::Corelay | System::CorelaySpin | System::CorelayEpoll => true,
         }
     }
 }
@@ -53,6 +61,7 @@ impl fmt::Display for System {
         f.pad(match self {
             System::Limit => "limit",
             System::Corelay => "corelay",
+            System::CorelaySpin => "corelay-spin",
             System::CorelayEpoll => "corelay-epoll",
             System::Nats => "nats",
             System::Zmq => "zmq",
@@ -65,7 +74,7 @@ impl FromStr for System {
 
     fn from_str(text: &str) -> Result<System, String> {
         let found = System::ALL.into_iter().find(|system| system.to_string() == text);
-        found.ok_or_else(|| "expected limit, corelay, corelay-epoll, nats or zmq".to_owned())
+        found.ok_or_else(|| "expected limit, corelay, corelay-spin, corelay-epoll, nats or zmq".to_owned())
     }
 }
 
@@ -78,7 +87,7 @@ pub struct Brokers {
     pub corelay: PathBuf,
     /// The `nats-server` binary, if there is one.
     pub nats: Option<PathBuf>,
-    /// Microseconds that relay and corelay look for work before they sleep.
+    /// Microseconds that [`System::CorelaySpin`] looks for work before it sleeps.
     pub spin_us: u64,
 }
 
@@ -142,7 +151,7 @@ impl Brokers {
     pub fn has(&self, system: System) -> bool {
         match system {
             System::Limit => true,
-            System::Corelay | System::CorelayEpoll => self.corelay.is_file(),
+            System::Corelay | System::CorelaySpin | System::CorelayEpoll => self.corelay.is_file(),
             System::Nats => self.nats.as_ref().is_some_and(|path| path.is_file()),
             System::Zmq => cfg!(feature = "zmq"),
         }
@@ -153,7 +162,7 @@ impl Brokers {
     pub fn version(&self, system: System) -> Option<String> {
         let path = match system {
             System::Limit => return Some(env!("CARGO_PKG_VERSION").to_owned()),
-            System::Corelay | System::CorelayEpoll => &self.corelay,
+            System::Corelay | System::CorelaySpin | System::CorelayEpoll => &self.corelay,
             System::Nats => self.nats.as_ref()?,
             System::Zmq => return zmq_version(),
         };
@@ -172,9 +181,12 @@ impl Brokers {
     pub fn start(&self, system: System, cpus: &[usize], layout: Layout) -> Result<Broker, StartError> {
         match system {
             System::Limit => {
-                let spin = self.spin_us.to_string();
-                let args = ["pump", "--listen", "127.0.0.1:0", "--spin-us", &spin];
-                self.announced(self.command(&self.own, &args), cpus, system)
+                self.announced(self.command(&self.own, &["pump", "--listen", "127.0.0.1:0"]), cpus, system)
+            }
+            System::CorelaySpin => {
+                let mut command = self.corelay("uring", cpus, layout);
+                command.args(["--spin-us", &self.spin_us.to_string()]);
+                self.announced(command, cpus, system)
             }
             System::Corelay => self.announced(self.corelay("uring", cpus, layout), cpus, system),
             System::CorelayEpoll => self.announced(self.corelay("epoll", cpus, layout), cpus, system),
@@ -190,9 +202,6 @@ impl Brokers {
         let mut command = self.command(&self.corelay, &args);
         if layout == Layout::Spread {
             command.args(["--set", &format!("channel.{CHANNEL}.spread={}", cpus.len())]);
-        }
-        if self.spin_us > 0 {
-            command.args(["--spin-us", &self.spin_us.to_string()]);
         }
         command
     }

@@ -113,16 +113,22 @@ pub fn table(comparison: &Comparison) -> String {
         }
         seen.push(&row.work);
         if let Ok(work) = Work::named(&row.work) {
-            // writing to a string can't fail
-            let _ = writeln!(out, "| {} |", line(&work, &comparison.medians).join(" | "));
+            let spins = comparison
+                .rows
+                .iter()
+                .any(|other| other.work == row.work && other.system == System::CorelaySpin.to_string());
+            for system in std::iter::once(System::Corelay).chain(spins.then_some(System::CorelaySpin)) {
+                // writing to a string can't fail
+                let _ = writeln!(out, "| {} |", line(&work, &comparison.medians, system).join(" | "));
+            }
         }
     }
     out
 }
 
-fn line(work: &Work, medians: &[Median]) -> Vec<String> {
+fn line(work: &Work, medians: &[Median], ours: System) -> Vec<String> {
     let of = |system: System| medians.iter().find(|m| m.work == work.name && m.system == system.to_string());
-    let corelay = of(System::Corelay);
+    let corelay = of(ours);
     let ratios = |other: System, ratios: fn(&Median) -> &BTreeMap<String, f64>| {
         let Some(median) = corelay else { return "-".to_owned() };
         let bound = at_most(medians, median, other);
@@ -130,7 +136,7 @@ fn line(work: &Work, medians: &[Median]) -> Vec<String> {
         joined(all.map(|&ratio| format!("{bound}{}", share(ratio))))
     };
     vec![
-        work.title(),
+        work.title() + if ours == System::CorelaySpin { "; corelay with `--spin-us`" } else { "" },
         of(System::Limit).map_or("-".to_owned(), |median| cell(work, median)),
         corelay.map_or("-".to_owned(), |median| cell(work, median)),
         of(System::Nats).map_or("-".to_owned(), |median| cell(work, median)),
@@ -185,6 +191,7 @@ mod tests {
             row("corelay", "16x64", 0, (100.0, 0.5)),
             row("corelay", "spread", 0, (180.0, 0.99)),
             Row { per_connection: Some(900.0), ..row("corelay", "idle10k", 0, (1.0, 0.0)) },
+            row("corelay-spin", "1x1", 0, (20_000.0, 0.5)),
         ];
         let expected = "\
 Linux 6.18, 2 x CPU, 2026-11-21, medians of 3 runs in alternating order, 2 s each:
@@ -196,6 +203,7 @@ loadgen compare --repeat 3 -d 2s
 | work | limit | corelay | NATS 2.15.1 | corelay : limit | corelay : NATS |
 |---|---|---|---|---|---|
 | 1 consumer, 1 in flight: p50; broker CPU a request | 125 us; 125 us | 100 us; 100 us | 200 us; 200 us | 0.80; 0.80 | 0.50; 0.50 |
+| 1 consumer, 1 in flight: p50; broker CPU a request; corelay with `--spin-us` | 125 us; 125 us | 50.0 us; 50.0 us | 200 us; 200 us | 0.40; 0.40 | 0.25; 0.25 |
 | 16 consumers x 64 in flight, 4 providers: requests/s | > 400 | 100 | - | < 0.25 | - |
 | two cores, one channel spread over both, 32 x 64 in flight, 8 providers: broker CPU a request; requests/s | - | 5.56 ms (0.56 x one core's); 180 (1.80 x one core's) | - | - | - |
 | 10,000 idle connections: resident each | - | 900 B | - | - | - |

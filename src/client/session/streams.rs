@@ -4,7 +4,8 @@
 //! into its slot nor moved out and dropped, but cleared where it lies, and opened again there.
 
 use super::stream::Stream;
-use crate::base::{Key, Time, next_generation};
+use crate::base::keys::next_generation;
+use crate::base::{Key, Time};
 
 /// Once this many slots were in use, their memory is given back when the last one is free again.
 const LARGE: usize = 4096;
