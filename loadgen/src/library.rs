@@ -52,7 +52,6 @@ struct Library {
     consumers: Vec<Consumer>,
     providers: Vec<Provider>,
     slots: u32,
-    timeout: Duration,
     shared: Rc<Shared>,
 }
 
@@ -63,6 +62,7 @@ struct Shared {
     random: RefCell<fastrand::Rng>,
     state: RefCell<State>,
     response: Size,
+    timeout: Duration,
 }
 
 #[derive(Default)]
@@ -105,10 +105,10 @@ impl Library {
             recorder: RefCell::new(recorder),
             state: RefCell::default(),
             response: frames.response.clone(),
+            timeout: Duration::from_millis(frames.timeout_ms.into()),
         };
-        let timeout = Duration::from_millis(u64::from(frames.timeout_ms));
         let shared = Rc::new(shared);
-        Ok(Library { runtime, consumers, providers, slots: frames.slots, timeout, shared })
+        Ok(Library { runtime, consumers, providers, slots: frames.slots, shared })
     }
 
     fn start_providers(&self) {
@@ -129,13 +129,12 @@ impl Library {
     fn start_closed(&self) {
         for consumer in &self.consumers {
             for _ in 0..self.slots {
-                let (consumer, shared, timeout) = (consumer.clone(), Rc::clone(&self.shared), self.timeout);
+                let (consumer, shared) = (consumer.clone(), Rc::clone(&self.shared));
                 spawn_local(async move {
                     let mut now = shared.now();
                     while shared.may_begin() {
                         let size = shared.begin(now, now);
-                        let result = exchange(&consumer, size, timeout).await;
-                        now = shared.end(now, now, size, result);
+                        now = shared.end(now, now, size, shared.exchange(&consumer, size).await);
                     }
                 });
             }
@@ -144,7 +143,7 @@ impl Library {
 
     /// Open loop: a task that keeps the schedule, and one for each request.
     fn start_open(&self, mut schedule: Schedule) {
-        let (consumers, shared, timeout) = (self.consumers.clone(), Rc::clone(&self.shared), self.timeout);
+        let (consumers, shared) = (self.consumers.clone(), Rc::clone(&self.shared));
         let places = u64::from(self.slots) * consumers.len() as u64;
         spawn_local(async move {
             let mut turn = 0;
@@ -162,8 +161,7 @@ impl Library {
                 spawn_local(async move {
                     let sent = shared.now();
                     let size = shared.begin(intended, sent);
-                    let result = exchange(&consumer, size, timeout).await;
-                    shared.end(intended, sent, size, result);
+                    shared.end(intended, sent, size, shared.exchange(&consumer, size).await)
                 });
             }
             shared.recorder.borrow_mut().counts().unsent += schedule.left_before(end);
@@ -221,6 +219,16 @@ impl Shared {
         self.recorder.borrow_mut().counts().spun += spun.min(1_000);
     }
 
+    /// One request and its answer's bytes.
+    async fn exchange(&self, consumer: &Consumer, size: u64) -> Result<u64, Error> {
+        let mut response = consumer.send(body(size), self.timeout).await?;
+        let mut got = 0;
+        while let Some(piece) = response.chunk().await? {
+            got += piece.len() as u64;
+        }
+        Ok(got)
+    }
+
     /// A request is about to be sent. Gives its size.
     fn begin(&self, intended: u64, sent: u64) -> u64 {
         let orders = self.orders.borrow();
@@ -269,16 +277,6 @@ impl Shared {
             }
         }
     }
-}
-
-/// One request and its answer's bytes.
-async fn exchange(consumer: &Consumer, size: u64, timeout: Duration) -> Result<u64, Error> {
-    let mut response = consumer.send(body(size), timeout).await?;
-    let mut got = 0;
-    while let Some(piece) = response.chunk().await? {
-        got += piece.len() as u64;
-    }
-    Ok(got)
 }
 
 async fn answer(mut request: Request, shared: &Shared) -> Result<(), Error> {

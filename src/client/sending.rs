@@ -33,15 +33,31 @@ pub struct RequestBuilder<'a> {
     consumer: &'a Consumer,
     body: Body,
     timeout: Option<Duration>,
-    headers: Headers,
+    head: Head,
     flags: Flags,
     id: Option<Uuid>,
+    over: bool,
+}
+
+/// Headers as they are given, then as they are sent.
+#[derive(Debug)]
+enum Head {
+    Given(Headers),
+    Encoded(Vec<u8>),
 }
 
 impl<'a> RequestBuilder<'a> {
     #[inline]
     pub(super) fn new(consumer: &'a Consumer, body: Body) -> RequestBuilder<'a> {
-        RequestBuilder { consumer, body, timeout: None, headers: Headers::new(), flags: Flags::NONE, id: None }
+        RequestBuilder {
+            consumer,
+            body,
+            timeout: None,
+            head: Head::Given(Headers::new()),
+            flags: Flags::NONE,
+            id: None,
+            over: false,
+        }
     }
 
     /// Bounds the whole request, to the response's last byte. Without it, the broker's default holds.
@@ -54,13 +70,13 @@ impl<'a> RequestBuilder<'a> {
     /// Adds a header. Keys are lower-case ASCII of 1 to 255 bytes; all headers together take at most 16 KiB (§1).
     /// What can't be sent is told by `send`, as [`ErrorKind::InvalidInput`].
     pub fn header(mut self, key: impl Into<String>, value: impl Into<Vec<u8>>) -> Self {
-        self.headers.push((key.into(), value.into()));
+        self.add([(key.into(), value.into())]);
         self
     }
 
     /// Adds these headers.
     pub fn headers(mut self, headers: Headers) -> Self {
-        self.headers.extend(headers);
+        self.add(headers);
         self
     }
 
@@ -88,8 +104,7 @@ impl<'a> RequestBuilder<'a> {
     /// # Errors
     /// As [`Consumer::send`].
     pub fn send(self) -> impl Future<Output = Result<Response, Error>> + Send + use<'a> {
-        let block = Vec::new();
-        Sending { request: self, block, waiting: None, waited: None, opened: None, flight: None, over: false }
+        Sending { request: self, waiting: None, waited: None, opened: None, flight: None }
     }
 
     /// Sends one-way (§5), and resolves when all of the request has been handed to a provider.
@@ -109,13 +124,30 @@ impl<'a> RequestBuilder<'a> {
         self.flags = Flags(if on { self.flags.0 | flag.0 } else { self.flags.0 & !flag.0 });
     }
 
-    fn encoded(&mut self) -> Result<Vec<u8>, Error> {
-        let mut block = Vec::new();
-        if !self.headers.is_empty() {
-            encode_headers(std::mem::take(&mut self.headers), &mut block)
-                .map_err(|bad| Error::new(ErrorKind::InvalidInput, bad.to_string()).source(Some(Arc::new(bad))))?;
+    fn add(&mut self, headers: impl IntoIterator<Item = (String, Vec<u8>)>) {
+        if let Head::Given(given) = &mut self.head {
+            given.extend(headers);
         }
-        Ok(block)
+    }
+
+    fn encode(&mut self) -> Result<(), Error> {
+        if let Head::Given(headers) = &mut self.head
+            && !headers.is_empty()
+        {
+            let mut block = Vec::new();
+            encode_headers(std::mem::take(headers), &mut block)
+                .map_err(|bad| Error::new(ErrorKind::InvalidInput, bad.to_string()).source(Some(Arc::new(bad))))?;
+            self.head = Head::Encoded(block);
+        }
+        Ok(())
+    }
+
+    /// The header block, once it has been encoded.
+    fn block(&self) -> &[u8] {
+        match &self.head {
+            Head::Encoded(block) => block,
+            Head::Given(_) => &[],
+        }
     }
 
     /// How long it takes this side to give up on a request that has so much time left.
@@ -153,14 +185,11 @@ impl<'a> RequestBuilder<'a> {
 /// flight, and an `async fn` keeps arguments and locals more than once.
 struct Sending<'a> {
     request: RequestBuilder<'a>,
-    /// Its headers, encoded.
-    block: Vec<u8>,
     /// For a connection and a stream. Boxed, so that a request that needn't wait doesn't carry what waiting takes.
     waiting: Option<Pin<Box<Waiting<'a>>>>,
     waited: Option<Box<Waited>>,
     opened: Option<Opened>,
     flight: Option<Flight<'a>>,
-    over: bool,
 }
 
 type Waiting<'a> = dyn Future<Output = Result<(Arc<Conn>, Box<Waited>), Error>> + Send + 'a;
@@ -176,10 +205,10 @@ impl Future for Sending<'_> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Response, Error>> {
         let this = self.get_mut();
-        assert!(!this.over, "polled after its end");
+        assert!(!this.request.over, "polled after its end");
         let mut begun = Begun::default();
         let result = ready!(this.poll_begun(cx, &mut begun));
-        this.over = true;
+        this.request.over = true;
         match (result, this.opened.take(), this.flight.take()) {
             (Ok(()), Some(opened), Some(flight)) => {
                 Poll::Ready(Ok(Response::new(this.request.id.unwrap_or_default(), begun, opened, flight)))
@@ -197,7 +226,7 @@ impl<'a> Sending<'a> {
     fn poll_begun(&mut self, cx: &mut Context<'_>, begun: &mut Begun) -> Poll<Result<(), Box<Error>>> {
         if self.flight.is_none() {
             self.flight = Some(Flight::begin(&self.request.consumer.inner.counts));
-            self.block = self.request.encoded()?;
+            self.request.encode()?;
             self.request.id.get_or_insert_with(random_id);
         }
         loop {
@@ -246,14 +275,14 @@ impl<'a> Sending<'a> {
     fn open(&mut self, conn: Arc<Conn>, cx: &Context<'_>) -> Result<bool, Error> {
         let opened = self.opened.insert(Opened { conn, key: None, pump: None });
         let (request, conn) = (&mut self.request, &opened.conn);
-        let limits = fits(conn, &self.block).and_then(|()| request.limits(conn, self.waited.as_deref()));
+        let limits = fits(conn, request.block()).and_then(|()| request.limits(conn, self.waited.as_deref()));
         let (timeout_ms, limit) = limits.inspect_err(|_| conn.give_back())?;
         let (nothing, id) = (Bytes::new(), request.id.unwrap_or_default());
         let (body, whole) = match &request.body.0 {
             Kind::Bytes(bytes) => (bytes, true),
             Kind::Reader(_) => (&nothing, false),
         };
-        let (block, flags, waiter) = (&self.block[..], request.flags, Some(cx.waker()));
+        let (block, flags, waiter) = (request.block(), request.flags, Some(cx.waker()));
         opened.key = conn.open(&NewRequest { id, flags, timeout_ms, limit, block, body, whole, waiter });
         if let (Some(key), Kind::Reader(reader)) = (opened.key, &mut request.body.0) {
             let reader = std::mem::replace(reader, Box::new(tokio::io::empty()));
