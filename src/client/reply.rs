@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use bytes::Bytes;
-use tokio::io::AsyncRead;
 
 use super::body::Kind;
 use super::connection::Conn;
@@ -71,24 +70,26 @@ impl Reply {
         Watched { conn: self.conn.clone(), key: self.key, watch }
     }
 
-    pub(super) async fn send(&mut self, headers: Headers, body: Body) -> Result<(), Error> {
+    /// Answers as far as that goes without waiting; what is left of `body`, and to be done by [`Reply::complete`], is
+    /// given back.
+    pub(super) fn send(&mut self, headers: Headers, body: Body) -> Result<Option<Body>, Error> {
         match body.0 {
             Kind::Bytes(bytes) => {
                 if self.begin(headers, bytes, true)? == Answer::Taken {
                     (self.done, self.released) = (true, true);
-                    return Ok(());
+                    return Ok(None);
                 }
-                self.settle().await
+                Ok(Some(Body::empty()))
             }
-            Kind::Reader(reader) => {
+            Kind::Reader(_) => {
                 self.begin(headers, Bytes::new(), false)?;
-                // Boxed, so that a short answer doesn't carry what streaming takes.
-                Box::pin(self.stream(reader)).await
+                Ok(Some(body))
             }
         }
     }
 
-    async fn stream(&mut self, reader: Box<dyn AsyncRead + Send + Unpin>) -> Result<(), Error> {
+    pub(super) async fn complete(&mut self, rest: Body) -> Result<(), Error> {
+        let Kind::Reader(reader) = rest.0 else { return self.settle().await };
         let mut feed = Feed::new(reader);
         while let Some(piece) = feed.next(&self.conn, self.key).await {
             let piece = piece.map_err(|error| self.unreadable(error))?;

@@ -215,9 +215,11 @@ impl Request {
     ) -> impl Future<Output = Result<(), Error>> + Send {
         let body = body.into();
         async move {
-            match &mut self.duty {
-                Duty::Open(reply) => reply.send(headers, body).await,
-                Duty::Taken(_) => Err(answered()),
+            let Duty::Open(reply) = &mut self.duty else { return Err(answered()) };
+            match reply.send(headers, body)? {
+                None => Ok(()),
+                // Boxed, so that a short answer doesn't carry what streaming takes.
+                Some(rest) => Box::pin(reply.complete(rest)).await,
             }
         }
     }
