@@ -2,7 +2,7 @@
 //!
 //! Each load thread is a runtime of its own; its consumers' requests and its providers' handlers are tasks on it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -57,16 +57,17 @@ struct Library {
 
 /// What its tasks share.
 struct Shared {
-    orders: RefCell<Orders>,
-    recorder: RefCell<Recorder>,
-    random: RefCell<fastrand::Rng>,
+    orders: Orders,
+    /// When the run began.
+    epoch: Cell<Instant>,
     state: RefCell<State>,
     response: Size,
     timeout: Duration,
 }
 
-#[derive(Default)]
 struct State {
+    recorder: Recorder,
+    random: fastrand::Rng,
     begun: u64,
     in_flight: u64,
     over: bool,
@@ -99,11 +100,11 @@ impl Library {
             Ok::<_, Error>((consumers, providers))
         });
         let (consumers, providers) = connected.map_err(io::Error::other)?;
+        let random = fastrand::Rng::with_seed(orders.seed ^ (thread as u64) << 48);
         let shared = Shared {
-            random: RefCell::new(fastrand::Rng::with_seed(orders.seed ^ (thread as u64) << 48)),
-            orders: RefCell::new(orders),
-            recorder: RefCell::new(recorder),
-            state: RefCell::default(),
+            epoch: Cell::new(orders.epoch),
+            orders,
+            state: RefCell::new(State { recorder, random, begun: 0, in_flight: 0, over: false, complaint: None }),
             response: frames.response.clone(),
             timeout: Duration::from_millis(frames.timeout_ms.into()),
         };
@@ -147,7 +148,7 @@ impl Library {
         let places = u64::from(self.slots) * consumers.len() as u64;
         spawn_local(async move {
             let mut turn = 0;
-            let end = shared.orders.borrow().end;
+            let end = shared.orders.end;
             while shared.may_begin() && schedule.next() < end {
                 let (intended, now) = (schedule.next(), shared.now());
                 if intended > now || shared.state.borrow().in_flight >= places {
@@ -164,30 +165,29 @@ impl Library {
                     shared.end(intended, sent, size, shared.exchange(&consumer, size).await)
                 });
             }
-            shared.recorder.borrow_mut().counts().unsent += schedule.left_before(end);
+            shared.state.borrow_mut().recorder.counts().unsent += schedule.left_before(end);
         });
     }
 }
 
 impl Driver for Library {
     fn run(&mut self, epoch: Instant) -> io::Result<()> {
-        self.shared.orders.borrow_mut().epoch = epoch;
+        self.shared.epoch.set(epoch);
         self.runtime.block_on(async {
             self.start_providers();
-            let orders = self.shared.orders.borrow().clone();
+            let orders = &self.shared.orders;
             match orders.mode {
                 Mode::Closed => self.start_closed(),
                 Mode::Open { rate, arrivals } => {
                     self.start_open(Schedule::new(rate, arrivals, orders.thread, orders.threads, orders.seed));
                 }
             }
-            self.shared.watch(&orders).await;
+            self.shared.watch().await;
         });
         let now = self.shared.now();
-        let lost = self.shared.state.borrow().in_flight;
-        let mut recorder = self.shared.recorder.borrow_mut();
-        recorder.counts().lost += lost;
-        recorder.finish(now);
+        let mut state = self.shared.state.borrow_mut();
+        state.recorder.counts().lost += state.in_flight;
+        state.recorder.finish(now);
         Ok(())
     }
 
@@ -198,12 +198,12 @@ impl Driver for Library {
 
 impl Shared {
     fn now(&self) -> u64 {
-        self.orders.borrow().epoch.elapsed().as_nanos() as u64
+        self.epoch.get().elapsed().as_nanos() as u64
     }
 
     fn may_begin(&self) -> bool {
-        let (orders, state) = (self.orders.borrow(), self.state.borrow());
-        !state.over && orders.requests.is_none_or(|requests| state.begun < requests)
+        let state = self.state.borrow();
+        !state.over && self.orders.requests.is_none_or(|requests| state.begun < requests)
     }
 
     /// Waits about this long: by the timer, or by letting the other tasks go first.
@@ -216,7 +216,7 @@ impl Shared {
         tokio::task::yield_now().await;
         let spun = self.now() - began;
         // a yield in which others worked is no waste: an empty one takes a microsecond
-        self.recorder.borrow_mut().counts().spun += spun.min(1_000);
+        self.state.borrow_mut().recorder.counts().spun += spun.min(1_000);
     }
 
     /// One request and its answer's bytes.
@@ -231,46 +231,47 @@ impl Shared {
 
     /// A request is about to be sent. Gives its size.
     fn begin(&self, intended: u64, sent: u64) -> u64 {
-        let orders = self.orders.borrow();
-        let mut state = self.state.borrow_mut();
+        let state = &mut *self.state.borrow_mut();
         state.in_flight += 1;
-        state.begun += u64::from(intended >= orders.warm);
-        self.recorder.borrow_mut().sent(intended, sent, false);
-        orders.size.draw(&mut self.random.borrow_mut())
+        state.begun += u64::from(intended >= self.orders.warm);
+        state.recorder.sent(intended, sent, false);
+        self.orders.size.draw(&mut state.random)
     }
 
     /// It has ended. Gives when.
     fn end(&self, intended: u64, sent: u64, size: u64, result: Result<u64, Error>) -> u64 {
         let now = self.now();
-        self.state.borrow_mut().in_flight -= 1;
-        let mut recorder = self.recorder.borrow_mut();
-        recorder.tick(now);
+        let state = &mut *self.state.borrow_mut();
+        state.in_flight -= 1;
+        state.recorder.tick(now);
         let outcome = match result {
             Ok(bytes) => Outcome::Answered(bytes),
             Err(error) => {
-                self.state.borrow_mut().complaint.get_or_insert_with(|| format!("a request failed: {error}"));
+                state.complaint.get_or_insert_with(|| format!("a request failed: {error}"));
                 Outcome::Failed(code(error.kind))
             }
         };
-        recorder.ended(intended, sent, size, outcome, now);
+        state.recorder.ended(intended, sent, size, outcome, now);
         now
     }
 
     /// Ends the run when it is over, and returns when all threads' requests are.
-    async fn watch(&self, orders: &Orders) {
+    async fn watch(&self) {
+        let orders = &self.orders;
         let (mut left, mut give_up) = (false, u64::MAX);
         loop {
             tokio::time::sleep(Duration::from_millis(1)).await;
             let now = self.now();
-            self.recorder.borrow_mut().tick(now);
+            self.state.borrow_mut().recorder.tick(now);
             let (over, idle, begun) = {
                 let state = self.state.borrow();
                 (state.over, state.in_flight == 0, state.begun)
             };
             let enough = orders.requests.is_some_and(|requests| begun >= requests && idle);
             if !over && (now >= orders.end || enough || orders.stop.load(Ordering::Relaxed)) {
-                self.state.borrow_mut().over = true;
-                self.recorder.borrow_mut().end_at(now);
+                let mut state = self.state.borrow_mut();
+                state.over = true;
+                state.recorder.end_at(now);
                 give_up = now + orders.patience;
             } else if over && (idle || now >= give_up) && orders.leave(&mut left) {
                 return;
@@ -281,7 +282,7 @@ impl Shared {
 
 async fn answer(mut request: Request, shared: &Shared) -> Result<(), Error> {
     while request.chunk().await?.is_some() {}
-    let size = shared.response.draw(&mut shared.random.borrow_mut());
+    let size = shared.response.draw(&mut shared.state.borrow_mut().random);
     request.respond(body(size)).await
 }
 

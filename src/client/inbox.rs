@@ -45,10 +45,11 @@ impl Inbox {
         self.wake_one(queue);
     }
 
+    /// Of those who wait the one who came last, for what it works on is still in the cache.
     fn wake_one(&self, mut queue: MutexGuard<'_, Queue>) {
         if !std::mem::replace(&mut queue.woken, true) {
             drop(queue);
-            self.came.notify_one();
+            self.came.notify_last();
         }
     }
 
@@ -165,10 +166,11 @@ mod tests {
         let mut second = Box::pin(receive(&inbox));
         let mut third = pin!(receive(&inbox));
         let mut fourth = pin!(receive(&inbox));
-        assert!(first.as_mut().poll(&mut Context::from_waker(&wakers[0])).is_pending());
-        assert!(second.as_mut().poll(&mut Context::from_waker(&wakers[1])).is_pending());
-        assert!(third.as_mut().poll(&mut Context::from_waker(&wakers[2])).is_pending());
+        // who waits the shortest is woken first: what it works on is in the cache
         assert!(fourth.as_mut().poll(&mut Context::from_waker(&wakers[3])).is_pending());
+        assert!(third.as_mut().poll(&mut Context::from_waker(&wakers[2])).is_pending());
+        assert!(second.as_mut().poll(&mut Context::from_waker(&wakers[1])).is_pending());
+        assert!(first.as_mut().poll(&mut Context::from_waker(&wakers[0])).is_pending());
         inbox.push(&conn, &mut arrivals(2));
         inbox.push(&conn, &mut arrivals(1));
         assert_eq!(count(), [1, 0, 0, 0]);
