@@ -36,6 +36,7 @@ pub struct RequestBuilder<'a> {
     head: Head,
     flags: Flags,
     id: Option<Uuid>,
+    /// The response has begun, or the request has failed. Of [`Sending`]; here it takes no room.
     over: bool,
 }
 

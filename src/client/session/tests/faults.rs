@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::super::{Answer, Begun, Cause, End, Limit, NewRequest, Origin, Session};
 use super::{WINDOW, hello, session, welcome};
 use crate::base::{Key, Time};
-use crate::protocol::{Code, Flags, FrameType, Header, Role};
+use crate::protocol::{Code, Flags, FrameType, HEADER_LEN, Header, Role};
 
 fn receive(session: &mut Session, header: Header, payload: &[u8]) {
     let mut bytes = header.length(payload.len() as u32).encode().to_vec();
@@ -261,6 +261,32 @@ fn at_goaway_what_was_not_sent_fails_as_not_started_and_the_rest_goes_on() {
     receive(&mut session, new(FrameType::Response, 1).flags(Flags::END), b"x");
     session.end_if_done();
     assert_eq!(session.end().map(|end| end.origin), Some(Origin::Lost));
+}
+
+#[test]
+fn a_request_that_has_not_left_is_taken_back_from_between_others() {
+    let one = HEADER_LEN + 17;
+    for (taken, last) in [(one, Flags::NONE), (2 * one, Flags::STARTED)] {
+        let mut session = session(Role::Consumer);
+        let handshake = session.encoded as usize;
+        session.wrote(handshake, false, Time::ZERO);
+        let [first, second, third] = [(); 3].map(|()| open(&mut session));
+        session.release(second);
+        assert_eq!((session.open(), session.take_freed()), (2, 1));
+        let mut out = Vec::new();
+        session.fill(&mut out);
+        let ids = [0, one].map(|at| Header::decode(out[at..].first_chunk().unwrap()).stream);
+        assert_eq!((ids, out.len()), ([1, 3], 2 * one), "nothing of it leaves");
+        session.write_begins();
+        session.wrote(taken, taken == one, Time::ZERO);
+        session.shut(End::lost("gone", None));
+        let cx = Context::from_waker(Waker::noop());
+        let flags = [first, third].map(|key| match session.poll_begin(key, &cx, &mut Begun::default()) {
+            Poll::Ready(Err(failure)) => failure.flags,
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(flags, [Flags::STARTED, last], "what has left may have begun");
+    }
 }
 
 #[test]
