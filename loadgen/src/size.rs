@@ -35,6 +35,13 @@ impl Size {
     pub fn draw(&self, random: &mut fastrand::Rng) -> u64 {
         match self {
             Size::Fixed(size) => *size,
+            _ => self.draw_one(random),
+        }
+    }
+
+    fn draw_one(&self, random: &mut fastrand::Rng) -> u64 {
+        match self {
+            Size::Fixed(size) => *size,
             Size::Uniform(from, to) => random.u64(*from..=*to),
             Size::Exponential(mean) => exponential(*mean as f64, random).min(*mean as f64 * 16.0) as u64,
             Size::Choice(sizes) => {

@@ -123,9 +123,11 @@ impl Stream {
     /// Lets go of all it holds: what is left is plain values, for [`Stream::reopen`].
     pub(super) fn clear(&mut self) {
         self.recv.queue.clear();
-        self.failure = None;
         self.reader = None;
-        self.more = None;
+        // looked at first: letting go of nothing is a call, too
+        if self.failure.is_some() || self.more.is_some() {
+            (self.failure, self.more) = (None, None);
+        }
     }
 
     /// Makes a cleared stream as good as new.
