@@ -35,27 +35,9 @@ impl Size {
     pub fn draw(&self, random: &mut fastrand::Rng) -> u64 {
         match self {
             Size::Fixed(size) => *size,
-            _ => self.draw_one(random),
-        }
-    }
-
-    fn draw_one(&self, random: &mut fastrand::Rng) -> u64 {
-        match self {
-            Size::Fixed(size) => *size,
             Size::Uniform(from, to) => random.u64(*from..=*to),
             Size::Exponential(mean) => exponential(*mean as f64, random).min(*mean as f64 * 16.0) as u64,
-            Size::Choice(sizes) => {
-                let total: u64 = sizes.iter().map(|(_, weight)| u64::from(*weight)).sum();
-                let mut at = random.u64(0..total);
-                let drawn = sizes.iter().find(|(_, weight)| match at.checked_sub(u64::from(*weight)) {
-                    None => true,
-                    Some(left) => {
-                        at = left;
-                        false
-                    }
-                });
-                drawn.map_or(0, |(size, _)| *size)
-            }
+            Size::Choice(sizes) => chosen(sizes, random),
         }
     }
 
@@ -69,6 +51,20 @@ impl Size {
             Size::Choice(sizes) => sizes.iter().map(|(size, _)| *size).max().unwrap_or(0),
         }
     }
+}
+
+/// One of these, by weight.
+fn chosen(sizes: &[(u64, u32)], random: &mut fastrand::Rng) -> u64 {
+    let total: u64 = sizes.iter().map(|(_, weight)| u64::from(*weight)).sum();
+    let mut at = random.u64(0..total);
+    let drawn = sizes.iter().find(|(_, weight)| match at.checked_sub(u64::from(*weight)) {
+        None => true,
+        Some(left) => {
+            at = left;
+            false
+        }
+    });
+    drawn.map_or(0, |(size, _)| *size)
 }
 
 /// The next value of an exponential distribution.

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::flight::Counts;
 use super::session::{Arrival, Begun, End, Failure, Flow, NewRequest, Session, Taken};
-use super::{Addr, Error, ServerInfo};
+use super::{Addr, Error, ErrorKind, ServerInfo};
 use crate::base::{Key, Time};
 use crate::protocol::{Code, Hello, Welcome};
 
@@ -86,12 +86,7 @@ impl Conn {
         // A driver with bytes to write is woken by its socket; only a nearer deadline can't wait for that.
         let news = (shared.idle && shared.session.wants_write()) || shared.session.take_earlier();
         let driver = if news { shared.driver.take() } else { None };
-        if shared.session.is_quiet() {
-            drop(shared);
-            driver.into_iter().for_each(Waker::wake);
-        } else {
-            self.settle(shared, driver);
-        }
+        self.settle(shared, driver);
         result
     }
 
@@ -110,9 +105,14 @@ impl Conn {
     }
 
     fn settle(&self, mut shared: MutexGuard<'_, Shared>, driver: Option<Waker>) {
+        self.lost.store(shared.session.lost(), Ordering::Release);
+        if shared.session.is_quiet() {
+            drop(shared);
+            driver.into_iter().for_each(Waker::wake);
+            return;
+        }
         let wakes = shared.session.take_wakes();
         let freed = shared.session.take_freed();
-        self.lost.store(shared.session.lost(), Ordering::Release);
         let gone = shared.session.end().is_some() || shared.session.broker_leaves();
         let idle = !shared.session.takes_requests() && shared.session.open() == 0;
         drop(shared);
@@ -162,6 +162,16 @@ impl Conn {
 
     pub(super) fn server(&self) -> Option<&ServerInfo> {
         self.server.get()
+    }
+
+    /// Whether a frame of the broker's holds so many bytes and a header block.
+    pub(super) fn check_block(&self, ahead: usize, block: &[u8]) -> Result<(), Error> {
+        let max_frame = self.server().map_or(u32::MAX, |server| server.max_frame);
+        if ahead + block.len() <= max_frame as usize {
+            return Ok(());
+        }
+        let text = format!("headers don't fit the broker's frames of at most {max_frame} bytes");
+        Err(Error::new(ErrorKind::InvalidInput, text))
     }
 
     /// Why the connection ended, once it has.

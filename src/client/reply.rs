@@ -9,10 +9,11 @@ use bytes::Bytes;
 use super::body::Kind;
 use super::connection::Conn;
 use super::pump::Feed;
+use super::response::block_of;
 use super::session::{Answer, Flow};
 use super::{Body, Error, ErrorKind, Headers};
 use crate::base::{Key, Time};
-use crate::protocol::{Code, encode_headers};
+use crate::protocol::Code;
 
 /// Bytes of a response that may wait for credit before a writer does.
 const WAITING: usize = 64 * 1024;
@@ -116,16 +117,8 @@ impl Reply {
     }
 
     fn begin(&mut self, headers: Headers, body: Bytes, whole: bool) -> Result<Answer, Error> {
-        let mut block = Vec::new();
-        if !headers.is_empty() {
-            encode_headers(headers, &mut block)
-                .map_err(|bad| Error::new(ErrorKind::InvalidInput, bad.to_string()).source(Some(Arc::new(bad))))?;
-        }
-        let max_frame = self.conn.server().map_or(u32::MAX, |server| server.max_frame);
-        if block.len() > max_frame as usize {
-            let text = format!("headers don't fit the broker's frames of at most {max_frame} bytes");
-            return Err(Error::new(ErrorKind::InvalidInput, text));
-        }
+        let block = block_of(headers)?;
+        self.conn.check_block(0, &block)?;
         match self.conn.with(|session| session.respond(self.key, block, body, whole)) {
             Answer::Closed => Err(self.refused()),
             answer => Ok(answer),

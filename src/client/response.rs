@@ -2,6 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -12,8 +13,8 @@ use uuid::Uuid;
 use super::flight::Flight;
 use super::sending::Opened;
 use super::session::{Begun, Chunks};
-use super::{Error, Headers};
-use crate::protocol::iter_headers;
+use super::{Error, ErrorKind, Headers};
+use crate::protocol::{encode_headers, iter_headers};
 
 /// A response as it comes. Dropped before its end, it cancels the request at the provider.
 ///
@@ -43,6 +44,15 @@ pub(super) fn headers_of(block: &[u8]) -> Headers {
     iter_headers(block).map(|(key, value)| (String::from_utf8_lossy(key).into_owned(), value.to_vec())).collect()
 }
 
+pub(super) fn block_of(headers: Headers) -> Result<Vec<u8>, Error> {
+    let mut block = Vec::new();
+    if !headers.is_empty() {
+        encode_headers(headers, &mut block)
+            .map_err(|bad| Error::new(ErrorKind::InvalidInput, bad.to_string()).source(Some(Arc::new(bad))))?;
+    }
+    Ok(block)
+}
+
 pub(super) fn find<'a>(headers: &'a Headers, key: &str) -> Option<&'a [u8]> {
     headers.iter().find(|(k, _)| k == key).map(|(_, value)| value.as_slice())
 }
@@ -50,14 +60,14 @@ pub(super) fn find<'a>(headers: &'a Headers, key: &str) -> Option<&'a [u8]> {
 impl Response {
     pub(super) fn new(id: Uuid, begun: Begun, mut opened: Opened, flight: Flight<'_>) -> Response {
         let headers = begun.block.map_or_else(Headers::new, |block| headers_of(&block));
-        let counted = !begun.whole;
+        let counted = begun.rest.is_none();
         if counted {
             flight.goes_on();
         } else {
             // It has come whole, and so has ended.
             opened.key = None;
         }
-        Response { id, headers, rest: begun.body, opened, counted }
+        Response { id, headers, rest: begun.rest.unwrap_or_default(), opened, counted }
     }
 
     /// Whether it had counted as in flight; it does so no more.

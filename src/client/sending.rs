@@ -16,10 +16,11 @@ use super::connection::Conn;
 use super::flight::Flight;
 use super::link::Link;
 use super::pump::pump;
+use super::response::block_of;
 use super::session::{Begun, Limit, NewRequest};
 use super::{Body, Consumer, Error, ErrorKind, Response};
 use crate::base::Key;
-use crate::protocol::{Flags, Headers, REQUEST_ID_LEN, encode_headers};
+use crate::protocol::{Flags, Headers, REQUEST_ID_LEN};
 
 /// How long to wait for a connection where the request states no timeout and no broker has said its own.
 const DEFAULT_WAIT: Duration = Duration::from_secs(30);
@@ -135,10 +136,7 @@ impl<'a> RequestBuilder<'a> {
         if let Head::Given(headers) = &mut self.head
             && !headers.is_empty()
         {
-            let mut block = Vec::new();
-            encode_headers(std::mem::take(headers), &mut block)
-                .map_err(|bad| Error::new(ErrorKind::InvalidInput, bad.to_string()).source(Some(Arc::new(bad))))?;
-            self.head = Head::Encoded(block);
+            self.head = Head::Encoded(block_of(std::mem::take(headers))?);
         }
         Ok(())
     }
@@ -276,7 +274,9 @@ impl<'a> Sending<'a> {
     fn open(&mut self, conn: Arc<Conn>, cx: &Context<'_>) -> Result<bool, Error> {
         let opened = self.opened.insert(Opened { conn, key: None, pump: None });
         let (request, conn) = (&mut self.request, &opened.conn);
-        let limits = fits(conn, request.block()).and_then(|()| request.limits(conn, self.waited.as_deref()));
+        let limits = conn
+            .check_block(REQUEST_ID_LEN, request.block())
+            .and_then(|()| request.limits(conn, self.waited.as_deref()));
         let (timeout_ms, limit) = limits.inspect_err(|_| conn.give_back())?;
         let (nothing, id) = (Bytes::new(), request.id.unwrap_or_default());
         let (body, whole) = match &request.body.0 {
@@ -309,15 +309,6 @@ impl<'a> Sending<'a> {
         let whole = matches!(self.request.body.0, Kind::Bytes(_));
         whole && error.kind == ErrorKind::Draining && !error.may_have_started() && conn.broker_leaves()
     }
-}
-
-fn fits(conn: &Conn, block: &[u8]) -> Result<(), Error> {
-    let max_frame = conn.server().map_or(u32::MAX, |server| server.max_frame);
-    if block.is_empty() || REQUEST_ID_LEN + block.len() <= max_frame as usize {
-        return Ok(());
-    }
-    let text = format!("headers don't fit the broker's frames of at most {max_frame} bytes");
-    Err(Error::new(ErrorKind::InvalidInput, text))
 }
 
 /// Waits for a connection with a free stream.

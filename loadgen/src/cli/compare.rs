@@ -46,9 +46,6 @@ pub struct CompareArgs {
     /// that nobody has yet, else the load's]
     #[arg(long, value_name = "CPU")]
     second_cpu: Option<usize>,
-    /// Microseconds that corelay-spin looks for work before it sleeps
-    #[arg(long, value_name = "US", default_value_t = 200)]
-    spin_us: u64,
     /// Writes all rows and medians as JSON, for `loadgen report` too; `-` is standard output, in place of the tables
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -73,11 +70,17 @@ pub struct SystemArgs {
     /// The nats-server binary [default: the one on the PATH]
     #[arg(long, value_name = "PATH")]
     nats: Option<PathBuf>,
+    /// Microseconds that corelay-spin looks for work before it sleeps
+    #[arg(long, value_name = "US", default_value_t = 200)]
+    spin_us: u64,
+    #[arg(skip = System::CorelaySpin)]
+    spins: System,
 }
 
 /// `loadgen limit`.
-pub(super) fn limit(args: &CompareArgs, stop: &Arc<AtomicBool>) -> Result<(), Failure> {
-    let systems = SystemArgs { systems: vec![System::Limit], corelay: None, nats: None };
+pub(super) fn limit(args: &CompareArgs, spin_us: u64, stop: &Arc<AtomicBool>) -> Result<(), Failure> {
+    let (systems, spins) = (vec![System::Limit], System::Limit);
+    let systems = SystemArgs { systems, corelay: None, nats: None, spin_us, spins };
     run(args, &systems, stop)
 }
 
@@ -143,7 +146,7 @@ fn versions(options: &Options) -> BTreeMap<String, String> {
 }
 
 fn options(args: &CompareArgs, whom: &SystemArgs) -> Result<Options, Failure> {
-    let brokers = brokers(args, whom)?;
+    let brokers = brokers(whom)?;
     let systems = systems(&whom.systems, &brokers)?;
     let cpus: Vec<_> = allowed_cpus()?;
     for (flag, cpu) in [
@@ -171,7 +174,7 @@ fn options(args: &CompareArgs, whom: &SystemArgs) -> Result<Options, Failure> {
     })
 }
 
-fn brokers(args: &CompareArgs, whom: &SystemArgs) -> Result<Brokers, Failure> {
+fn brokers(whom: &SystemArgs) -> Result<Brokers, Failure> {
     let own = std::env::current_exe()?;
     let beside = own.with_file_name("corelay");
     Ok(Brokers {
@@ -183,7 +186,8 @@ fn brokers(args: &CompareArgs, whom: &SystemArgs) -> Result<Brokers, Failure> {
             .unwrap_or(beside),
         nats: whom.nats.clone().or_else(|| on_path("nats-server")),
         own,
-        spin_us: args.spin_us,
+        spins: whom.spins,
+        spin_us: whom.spin_us,
     })
 }
 

@@ -50,7 +50,13 @@ enum Command {
     /// Shows runs that were written with --json beside each other.
     Report(ReportArgs),
     /// Measures the limit on this machine: a bare byte pump between paired connections, no broker's work.
-    Limit(CompareArgs),
+    Limit {
+        #[command(flatten)]
+        args: CompareArgs,
+        /// Microseconds that it looks for work before it sleeps
+        #[arg(long, value_name = "US", default_value_t = 0)]
+        spin_us: u64,
+    },
     /// Measures the limit, corelay and its peers, each bound to one CPU and loaded from another.
     Compare {
         #[command(flatten)]
@@ -95,7 +101,7 @@ pub fn main() -> ExitCode {
     let result = signals(&stop).and_then(|()| match cli.command {
         Command::Run(args) => run::run(&args, &stop),
         Command::Report(args) => report::run(&args),
-        Command::Limit(args) => compare::limit(&args, &stop),
+        Command::Limit { args, spin_us } => compare::limit(&args, spin_us, &stop),
         Command::Compare { args, systems } => compare::run(&args, &systems, &stop),
         Command::Pump(args) => compare::pump(&args, &stop),
         Command::Child(_) => unreachable!("handled above"),

@@ -87,7 +87,9 @@ pub struct Brokers {
     pub corelay: PathBuf,
     /// The `nats-server` binary, if there is one.
     pub nats: Option<PathBuf>,
-    /// Microseconds that [`System::CorelaySpin`] looks for work before it sleeps.
+    /// The one that looks for work before it sleeps: the limit, or [`System::CorelaySpin`].
+    pub spins: System,
+    /// For so many microseconds.
     pub spin_us: u64,
 }
 
@@ -181,14 +183,10 @@ impl Brokers {
     pub fn start(&self, system: System, cpus: &[usize], layout: Layout) -> Result<Broker, StartError> {
         match system {
             System::Limit => {
-                self.announced(self.command(&self.own, &["pump", "--listen", "127.0.0.1:0"]), cpus, system)
-            }
-            System::CorelaySpin => {
-                let mut command = self.corelay("uring", cpus, layout);
-                command.args(["--spin-us", &self.spin_us.to_string()]);
+                let command = self.command(&self.own, &["pump", "--listen", "127.0.0.1:0"]);
                 self.announced(command, cpus, system)
             }
-            System::Corelay => self.announced(self.corelay("uring", cpus, layout), cpus, system),
+            System::Corelay | System::CorelaySpin => self.announced(self.corelay("uring", cpus, layout), cpus, system),
             System::CorelayEpoll => self.announced(self.corelay("epoll", cpus, layout), cpus, system),
             System::Zmq => self.announced(self.command(&self.own, &["zmq-proxy"]), cpus, system),
             System::Nats => self.nats(cpus),
@@ -207,7 +205,10 @@ impl Brokers {
     }
 
     /// One that says where it listens.
-    fn announced(&self, command: Command, cpus: &[usize], system: System) -> Result<Broker, StartError> {
+    fn announced(&self, mut command: Command, cpus: &[usize], system: System) -> Result<Broker, StartError> {
+        if system == self.spins {
+            command.args(["--spin-us", &self.spin_us.to_string()]);
+        }
         let mut process = Running::start(command, cpus)?;
         let said = process.addresses()?;
         let word = |n: usize| said.get(n).map_or("", String::as_str).parse::<Addr>();

@@ -118,7 +118,6 @@ impl Channel {
         }
     }
 
-    /// Nobody is on it and nothing is known of it elsewhere.
     /// The providers here, as other cores see them; what waits for one is in use.
     #[inline]
     pub(super) fn load(&self) -> Remote {
@@ -126,6 +125,7 @@ impl Channel {
         Remote { capacity, in_use: self.in_use + self.queued }
     }
 
+    /// Nobody is on it and nothing is known of it elsewhere.
     pub(super) fn is_unused(&self) -> bool {
         self.connections == 0 && self.requests == 0 && self.remotes.iter().all(|remote| remote.capacity == 0)
     }

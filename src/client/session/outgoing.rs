@@ -10,8 +10,8 @@ use crate::protocol::{Flags, FrameType, HEADER_LEN, Header, REQUEST_ID_LEN, Role
 const TURN: usize = 32 * 1024;
 /// Bytes staged at once; a socket buffer's worth.
 const STAGE: usize = 128 * 1024;
-/// A whole request or answer of up to this many bytes is staged at once, while no more than this is staged that way: an eighth of
-/// what leaves in a turn, so that bodies in turn are not held up by it.
+/// A whole request or answer of up to this many bytes is staged at once, while no more than this is staged that way: an
+/// eighth of what leaves in a turn, so that bodies in turn are not held up by it.
 pub(super) const AT_ONCE: usize = STAGE / 8;
 
 impl Session {
@@ -71,8 +71,13 @@ impl Session {
         }
     }
 
+    /// The longest payload the broker takes, in bytes.
+    pub(super) fn max_frame(&self) -> usize {
+        self.welcome.as_ref().map_or(0, |welcome| welcome.max_frame as usize)
+    }
+
     fn write_turn(&mut self, key: Key, out: &mut Vec<u8>, start: usize) {
-        let max_frame = self.welcome.as_ref().map_or(0, |welcome| welcome.max_frame as usize);
+        let max_frame = self.max_frame();
         let Some(stream) = self.streams.get_mut(key) else { return };
         stream.send.queued = false;
         if !stream.sendable() {
@@ -99,7 +104,7 @@ impl Session {
 /// Writes one frame of a stream that has one.
 fn write_frame(role: Role, stream: &mut Stream, max_frame: usize, out: &mut Vec<u8>) {
     let id = stream.id;
-    let (send, more) = stream.sending();
+    let (send, more) = (&mut stream.send, stream.more.get_or_insert_default());
     let first = !send.head_sent;
     let prefix = match (first, role) {
         (false, _) => 0,

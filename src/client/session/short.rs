@@ -74,9 +74,9 @@ impl Session {
     fn short_response(&mut self, id: u32, size: usize, body: impl FnOnce(&mut Bodies) -> Bytes) -> bool {
         let Some(key) = self.ids.get(id) else { return false };
         let Some(stream) = self.streams.get_mut(key) else { return false };
+        let asked = stream.send.ended && !stream.is_staged(self.encoded) && stream.failure.is_none();
         let recv = &mut stream.recv;
-        let expected = stream.send.ended && !recv.begun && !recv.ended && !recv.discard && stream.failure.is_none();
-        if !expected || stream.opened_at >= self.encoded || !recv.credit.receive(size) {
+        if !asked || recv.begun || recv.ended || recv.discard || !recv.credit.receive(size) {
             return false;
         }
         (recv.begun, recv.ended) = (true, true);
@@ -150,7 +150,6 @@ impl Session {
         self.staged.extend_from_slice(&header.encode());
         self.staged.extend_from_slice(request.id.as_bytes());
         self.staged.extend_from_slice(request.body);
-        self.open += 1;
         key
     }
 
@@ -192,10 +191,6 @@ impl Session {
         self.spans.push(stream.time);
         self.answered(key);
         true
-    }
-
-    fn max_frame(&self) -> usize {
-        self.welcome.as_ref().map_or(0, |welcome| welcome.max_frame as usize)
     }
 }
 

@@ -146,11 +146,6 @@ impl Stream {
         self.more.get_or_insert_default()
     }
 
-    /// What is sent, and how far it has come.
-    pub(super) fn sending(&mut self) -> (&mut SendHalf, &mut More) {
-        (&mut self.send, self.more.get_or_insert_default())
-    }
-
     /// Bytes that wait to be sent.
     pub(super) fn waiting(&self) -> usize {
         self.more.as_ref().map_or(0, |more| more.queue.len())
@@ -179,7 +174,7 @@ impl Stream {
     /// Consumer: whether REQUEST has been [staged](super::Session::stage_request) and is not among the bytes that have
     /// been handed out, which are so many.
     pub(super) fn is_staged(&self, encoded: u64) -> bool {
-        self.id != 0 && self.opened_at != u64::MAX && self.opened_at >= encoded
+        self.id != 0 && self.opened_at >= encoded
     }
 
     pub(super) fn over_on_wire(&self) -> bool {

@@ -101,7 +101,12 @@ mod tests {
         let (old, stream) = streams.open(1, 2, Time::ZERO);
         let new = format!("{stream:?}");
         stream.id = 7;
-        stream.more().queue.push(Bytes::from_static(b"x"));
+        let more = stream.more();
+        more.queue.push(Bytes::from_static(b"x"));
+        more.head.block = vec![1];
+        more.block = Some(Bytes::from_static(b"z"));
+        more.writer = Some(std::task::Waker::noop().clone());
+        more.watchers.push(std::task::Waker::noop().clone());
         (stream.send.head_sent, stream.send.finished, stream.send.ended) = (true, true, true);
         (stream.send.begun, stream.send.queued) = (true, true);
         stream.recv.queue.push(Bytes::from_static(b"y"));

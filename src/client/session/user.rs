@@ -33,8 +33,7 @@ pub(crate) struct NewRequest<'a> {
 pub(crate) struct Begun {
     pub(crate) block: Option<Bytes>,
     /// The body, where all of it has come.
-    pub(crate) body: Chunks,
-    pub(crate) whole: bool,
+    pub(crate) rest: Option<Chunks>,
 }
 
 /// When this side gives up on a request.
@@ -66,12 +65,25 @@ impl Session {
             Limit::After(span) => Time::ZERO + span,
         };
         let window = welcome.window;
-        if self.is_short(request, window) {
-            let key = self.stage_request(request, window, time);
-            self.keep_limit(key, request.limit);
-            return Some(key);
+        let key = if self.is_short(request, window) {
+            self.stage_request(request, window, time)
+        } else {
+            self.queue_request(request, window, time)
+        };
+        match request.limit {
+            Limit::At(time) => self.watch_deadline(time),
+            Limit::After(_) => {
+                self.earlier |= self.undated.is_empty();
+                self.undated.push(key);
+            }
         }
-        let (key, stream) = self.streams.open(window, self.window, time);
+        self.open += 1;
+        Some(key)
+    }
+
+    /// Opens a request that leaves when it is its turn.
+    fn queue_request(&mut self, request: &NewRequest<'_>, send_window: u32, time: Time) -> Key {
+        let (key, stream) = self.streams.open(send_window, self.window, time);
         let more = stream.more();
         more.queue.push(request.body.clone());
         let head = &mut more.head;
@@ -82,22 +94,9 @@ impl Session {
         stream.handles = 1;
         stream.reader = request.waiter.cloned();
         stream.send.queued = true;
-        self.keep_limit(key, request.limit);
-        self.open += 1;
         self.unopened += 1;
         self.ready.push_back(key);
-        Some(key)
-    }
-
-    #[inline]
-    fn keep_limit(&mut self, key: Key, limit: Limit) {
-        match limit {
-            Limit::At(time) => self.watch_deadline(time),
-            Limit::After(_) => {
-                self.earlier |= self.undated.is_empty();
-                self.undated.push(key);
-            }
-        }
+        key
     }
 
     /// Ready once the response has begun: `begun` then has what there is of it. Where that is all, the handle is done
@@ -117,9 +116,8 @@ impl Session {
             return Poll::Pending;
         }
         begun.block = stream.more.as_mut().and_then(|more| more.block.take());
-        begun.whole = stream.recv.ended;
-        if begun.whole {
-            begun.body = std::mem::take(&mut stream.recv.queue);
+        begun.rest = stream.take_rest();
+        if begun.rest.is_some() {
             self.release(key);
         }
         Poll::Ready(Ok(()))
@@ -209,12 +207,12 @@ impl Session {
 
     /// Consumer: the request fails here and now, and the broker is told.
     pub(crate) fn give_up(&mut self, key: Key, mut failure: Failure) {
-        if self.streams.get(key).is_none_or(|stream| stream.recv.ended) {
+        let encoded = self.encoded;
+        let Some(stream) = self.streams.get_mut(key) else { return };
+        if stream.recv.ended {
             return;
         }
-        self.unstage(key);
-        let Some(stream) = self.streams.get_mut(key) else { return };
-        if stream.id != 0 {
+        if stream.id != 0 && !stream.is_staged(encoded) {
             failure.flags = failure.flags | Flags::STARTED;
         }
         stream.failure.get_or_insert(failure.into());
