@@ -10,8 +10,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use corelay::base::ChannelId;
-use corelay::client::{Body, Consumer, Error, ErrorKind, Options, Provider, Request, Tls};
+use corelay::client::{Body, Consumer, Error, ErrorKind, Options, Provider, Tls};
 use corelay::protocol::Code;
+use quanta::Clock;
 use tokio::io::AsyncReadExt;
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::task::spawn_local;
@@ -58,11 +59,39 @@ struct Library {
 /// What its tasks share.
 struct Shared {
     orders: Orders,
-    /// When the run began.
-    epoch: Cell<Instant>,
+    /// When the run began, by this clock.
+    epoch: Cell<u64>,
+    clock: Clock,
     state: RefCell<State>,
     response: Size,
     timeout: Duration,
+}
+
+/// What a request is sent with.
+struct Place {
+    consumer: Consumer,
+    shared: Rc<Shared>,
+}
+
+/// One request, and how many bytes its answer has. A macro: a future of its own would keep what its task has already,
+/// and as it is a task in flight takes four cache lines.
+macro_rules! exchange {
+    ($place:ident, $size:ident) => {
+        'exchange: {
+            let mut response = match $place.consumer.send(body($size), $place.shared.timeout).await {
+                Ok(response) => response,
+                Err(error) => break 'exchange Err(error),
+            };
+            let mut got = 0;
+            loop {
+                match response.chunk().await {
+                    Ok(Some(piece)) => got += piece.len() as u64,
+                    Ok(None) => break Ok(got),
+                    Err(error) => break Err(error),
+                }
+            }
+        }
+    };
 }
 
 struct State {
@@ -102,7 +131,8 @@ impl Library {
         let (consumers, providers) = connected.map_err(io::Error::other)?;
         let random = fastrand::Rng::with_seed(orders.seed ^ (thread as u64) << 48);
         let shared = Shared {
-            epoch: Cell::new(orders.epoch),
+            epoch: Cell::new(0),
+            clock: Clock::new(),
             orders,
             state: RefCell::new(State { recorder, random, begun: 0, in_flight: 0, over: false, complaint: None }),
             response: frames.response.clone(),
@@ -117,9 +147,16 @@ impl Library {
             for _ in 0..HANDLERS {
                 let (provider, shared) = (provider.clone(), Rc::clone(&self.shared));
                 spawn_local(async move {
-                    while let Some(request) = provider.receive().await {
-                        // the consumer counts what goes wrong
-                        let _ = answer(request, &shared).await;
+                    'requests: while let Some(mut request) = provider.receive().await {
+                        loop {
+                            match request.chunk().await {
+                                Ok(Some(_)) => {}
+                                Ok(None) => break,
+                                // the consumer counts what goes wrong
+                                Err(_) => continue 'requests,
+                            }
+                        }
+                        let _ = request.respond(body(shared.draw_response())).await;
                     }
                 });
             }
@@ -129,13 +166,15 @@ impl Library {
     /// Closed loop: a task for each place.
     fn start_closed(&self) {
         for consumer in &self.consumers {
+            let place = Rc::new(Place { consumer: consumer.clone(), shared: Rc::clone(&self.shared) });
             for _ in 0..self.slots {
-                let (consumer, shared) = (consumer.clone(), Rc::clone(&self.shared));
+                let place = Rc::clone(&place);
                 spawn_local(async move {
-                    let mut now = shared.now();
-                    while shared.may_begin() {
-                        let size = shared.begin(now, now);
-                        now = shared.end(now, now, size, shared.exchange(&consumer, size).await);
+                    let mut now = place.shared.now();
+                    while place.shared.may_begin() {
+                        let size = place.shared.begin(now, now);
+                        let result = exchange!(place, size);
+                        now = place.shared.end(now, now, size, result);
                     }
                 });
             }
@@ -158,11 +197,12 @@ impl Library {
                 }
                 schedule.advance();
                 turn = (turn + 1) % consumers.len();
-                let (consumer, shared) = (consumers[turn].clone(), Rc::clone(&shared));
+                let place = Place { consumer: consumers[turn].clone(), shared: Rc::clone(&shared) };
                 spawn_local(async move {
-                    let sent = shared.now();
-                    let size = shared.begin(intended, sent);
-                    shared.end(intended, sent, size, shared.exchange(&consumer, size).await)
+                    let sent = place.shared.now();
+                    let size = place.shared.begin(intended, sent);
+                    let result = exchange!(place, size);
+                    place.shared.end(intended, sent, size, result)
                 });
             }
             shared.state.borrow_mut().recorder.counts().unsent += schedule.left_before(end);
@@ -172,7 +212,7 @@ impl Library {
 
 impl Driver for Library {
     fn run(&mut self, epoch: Instant) -> io::Result<()> {
-        self.shared.epoch.set(epoch);
+        self.shared.begins(epoch);
         self.runtime.block_on(async {
             self.start_providers();
             let orders = &self.shared.orders;
@@ -197,8 +237,15 @@ impl Driver for Library {
 }
 
 impl Shared {
+    fn begins(&self, epoch: Instant) {
+        let since = epoch.elapsed().as_nanos() as u64;
+        let now = self.clock.delta_as_nanos(0, self.clock.raw());
+        self.epoch.set(now.wrapping_sub(since));
+    }
+
+    #[inline]
     fn now(&self) -> u64 {
-        self.epoch.get().elapsed().as_nanos() as u64
+        self.clock.delta_as_nanos(0, self.clock.raw()).wrapping_sub(self.epoch.get())
     }
 
     fn may_begin(&self) -> bool {
@@ -219,14 +266,9 @@ impl Shared {
         self.state.borrow_mut().recorder.counts().spun += spun.min(1_000);
     }
 
-    /// One request and its answer's bytes.
-    async fn exchange(&self, consumer: &Consumer, size: u64) -> Result<u64, Error> {
-        let mut response = consumer.send(body(size), self.timeout).await?;
-        let mut got = 0;
-        while let Some(piece) = response.chunk().await? {
-            got += piece.len() as u64;
-        }
-        Ok(got)
+    /// The size of a response.
+    fn draw_response(&self) -> u64 {
+        self.response.draw(&mut self.state.borrow_mut().random)
     }
 
     /// A request is about to be sent. Gives its size.
@@ -278,12 +320,6 @@ impl Shared {
             }
         }
     }
-}
-
-async fn answer(mut request: Request, shared: &Shared) -> Result<(), Error> {
-    while request.chunk().await?.is_some() {}
-    let size = shared.response.draw(&mut shared.state.borrow_mut().random);
-    request.respond(body(size)).await
 }
 
 fn body(size: u64) -> Body {

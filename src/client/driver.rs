@@ -6,6 +6,7 @@
 //! It always reads. What holds the broker back is credit, never an unread socket: the CREDIT and CANCEL that would
 //! free things lie behind those bytes (§4).
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
@@ -35,7 +36,7 @@ pub(super) struct Driver {
     conn: Arc<Conn>,
     inbox: Option<Arc<Inbox>>,
     /// Requests that came in this turn; empty between turns.
-    arrivals: Vec<Arrival>,
+    arrivals: VecDeque<Arrival>,
     /// When requests came whose answers leave in this turn; empty between turns.
     answered: Vec<Time>,
     input: BytesMut,
@@ -70,7 +71,7 @@ impl Driver {
             io,
             conn,
             inbox,
-            arrivals: Vec::new(),
+            arrivals: VecDeque::new(),
             answered: Vec::new(),
             input: BytesMut::with_capacity(READ),
             out: Vec::new(),
@@ -105,7 +106,7 @@ impl Driver {
             let read = self.read(cx);
             let quiet = matches!(read, Read::Nothing);
             let turn = self.turn(cx, read);
-            if let Some(inbox) = self.inbox.as_ref().filter(|_| !self.arrivals.is_empty()) {
+            if let Some(inbox) = &self.inbox {
                 inbox.push(&self.conn, &mut self.arrivals);
             }
             if turn.ended {

@@ -54,32 +54,6 @@ impl Counts {
     }
 }
 
-/// A request in flight: counted from its making to its drop, or longer.
-#[derive(Debug)]
-pub(super) struct Flight<'a>(&'a Counts);
-
-impl<'a> Flight<'a> {
-    pub(super) fn begin(counts: &'a Counts) -> Flight<'a> {
-        counts.begin();
-        Flight(counts)
-    }
-
-    pub(super) fn failed(&self, error: &Error) {
-        self.0.failed(error);
-    }
-
-    /// It is not over with this: whoever keeps the response counts its end.
-    pub(super) fn goes_on(self) {
-        std::mem::forget(self);
-    }
-}
-
-impl Drop for Flight<'_> {
-    fn drop(&mut self) {
-        self.0.end();
-    }
-}
-
 /// The requests of all clients that share a [`Metrics`].
 #[derive(Debug, Default)]
 pub(super) struct Meters(Mutex<All>);
@@ -187,7 +161,8 @@ mod tests {
         lasting.begin();
         for _ in 0..1_000 {
             let brief = Counts::new(metrics.clone());
-            drop(Flight::begin(&brief));
+            brief.begin();
+            brief.end();
         }
         assert_eq!((metrics.meters.begun(), metrics.meters.in_flight()), (1_001, 1));
         assert!(metrics.meters.lock().meters.capacity() <= 8);

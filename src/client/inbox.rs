@@ -8,6 +8,11 @@ use tokio::sync::Notify;
 use super::connection::Conn;
 use super::session::Arrival;
 
+/// Buffers kept for batches to come.
+const SPARE: usize = 4;
+/// Those for more requests than this are not kept.
+const LARGE: usize = 1024;
+
 pub(super) type Item = (Arc<Conn>, Arrival);
 
 /// What a look gives.
@@ -26,22 +31,59 @@ pub(super) struct Inbox {
 
 #[derive(Debug, Default)]
 struct Queue {
-    items: VecDeque<Item>,
+    batches: VecDeque<Batch>,
+    /// Buffers of batches that have been received.
+    spare: Vec<VecDeque<Arrival>>,
     closed: bool,
     /// A receiver has been woken that has not looked yet. It passes the word on if it finds more than it takes, so
     /// that a burst wakes no more receivers than there is work for.
     woken: bool,
 }
 
+/// What came at once, which is more than nothing. It is handed on in the buffer that it came in.
+#[derive(Debug)]
+struct Batch {
+    conn: Arc<Conn>,
+    arrivals: VecDeque<Arrival>,
+}
+
+impl Queue {
+    fn pop(&mut self) -> Option<Item> {
+        let batch = self.batches.front_mut()?;
+        let arrival = batch.arrivals.pop_front()?;
+        if !batch.arrivals.is_empty() {
+            return Some((batch.conn.clone(), arrival));
+        }
+        let mut batch = self.batches.pop_front()?;
+        if self.spare.len() < SPARE && batch.arrivals.capacity() <= LARGE {
+            // begins anew at its first line, which is in the cache
+            batch.arrivals.clear();
+            self.spare.push(batch.arrivals);
+        }
+        Some((batch.conn, arrival))
+    }
+}
+
 impl Inbox {
-    pub(super) fn push(&self, conn: &Arc<Conn>, arrivals: &mut Vec<Arrival>) {
+    /// Takes all of `arrivals`.
+    pub(super) fn push(&self, conn: &Arc<Conn>, arrivals: &mut VecDeque<Arrival>) {
+        if arrivals.is_empty() {
+            return;
+        }
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         if queue.closed {
             drop(queue);
             arrivals.drain(..).for_each(|arrival| conn.refuse(&arrival));
             return;
         }
-        queue.items.extend(arrivals.drain(..).map(|arrival| (conn.clone(), arrival)));
+        match queue.batches.back_mut() {
+            // who lags behind keeps one buffer, not one for each request
+            Some(last) if Arc::ptr_eq(&last.conn, conn) => last.arrivals.append(arrivals),
+            _ => {
+                let arrivals = std::mem::replace(arrivals, queue.spare.pop().unwrap_or_default());
+                queue.batches.push_back(Batch { conn: conn.clone(), arrivals });
+            }
+        }
         self.wake_one(queue);
     }
 
@@ -64,8 +106,8 @@ impl Inbox {
         if woken {
             queue.woken = false;
         }
-        if let Some(item) = queue.items.pop_front() {
-            if !queue.items.is_empty() {
+        if let Some(item) = queue.pop() {
+            if !queue.batches.is_empty() {
                 self.wake_one(queue);
             }
             return Next::Item(item);
@@ -95,10 +137,12 @@ impl Inbox {
     pub(super) fn close(&self) {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         queue.closed = true;
-        let items = std::mem::take(&mut queue.items);
+        let batches = std::mem::take(&mut queue.batches);
         drop(queue);
         self.came.notify_one();
-        items.into_iter().for_each(|(conn, arrival)| conn.refuse(&arrival));
+        for Batch { conn, arrivals } in batches {
+            arrivals.iter().for_each(|arrival| conn.refuse(arrival));
+        }
     }
 }
 
@@ -142,7 +186,7 @@ mod tests {
         }
     }
 
-    fn arrivals(n: u64) -> Vec<Arrival> {
+    fn arrivals(n: u64) -> VecDeque<Arrival> {
         let one = |n| Arrival {
             key: Key::unpack(n),
             id: Uuid::nil(),

@@ -159,8 +159,8 @@ impl Request {
     /// [`ErrorKind::Cancelled`], [`ErrorKind::Deadline`] or [`ErrorKind::Connection`] when nobody waits any more. A
     /// body that had come whole when the request was received can be read all the same; then it is the answer that
     /// fails.
-    pub async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
-        std::future::poll_fn(|cx| self.poll_chunk(cx)).await
+    pub fn chunk(&mut self) -> impl Future<Output = Result<Option<Bytes>, Error>> + Send {
+        std::future::poll_fn(|cx| self.poll_chunk(cx))
     }
 
     /// What is left of the body, whole in memory.

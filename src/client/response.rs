@@ -1,5 +1,6 @@
 //! A response as it comes.
 
+use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,7 +11,6 @@ use futures_core::Stream;
 use tokio::io::{AsyncBufRead, AsyncRead, ReadBuf};
 use uuid::Uuid;
 
-use super::flight::Flight;
 use super::sending::Opened;
 use super::session::{Begun, Chunks};
 use super::{Error, ErrorKind, Headers};
@@ -33,7 +33,8 @@ use crate::protocol::{encode_headers, iter_headers};
 #[derive(Debug)]
 pub struct Response {
     id: Uuid,
-    headers: Headers,
+    /// Boxed, for they are rare.
+    headers: Option<Box<Headers>>,
     rest: Chunks,
     opened: Opened,
     /// It counts as in flight, until its end.
@@ -58,14 +59,13 @@ pub(super) fn find<'a>(headers: &'a Headers, key: &str) -> Option<&'a [u8]> {
 }
 
 impl Response {
-    pub(super) fn new(id: Uuid, begun: Begun, mut opened: Opened, flight: Flight<'_>) -> Response {
-        let headers = begun.block.map_or_else(Headers::new, |block| headers_of(&block));
+    pub(super) fn new(id: Uuid, begun: Begun, mut opened: Opened) -> Response {
+        let headers = begun.block.map(|block| Box::new(headers_of(&block)));
         let counted = begun.rest.is_none();
-        if counted {
-            flight.goes_on();
-        } else {
+        if !counted {
             // It has come whole, and so has ended.
             opened.key = None;
+            opened.conn.counts().end();
         }
         Response { id, headers, rest: begun.rest.unwrap_or_default(), opened, counted }
     }
@@ -88,13 +88,14 @@ impl Response {
     /// The response's headers, in the order they came.
     #[must_use]
     pub fn headers(&self) -> &Headers {
-        &self.headers
+        static NONE: Headers = Headers::new();
+        self.headers.as_deref().unwrap_or(&NONE)
     }
 
     /// The first value of the header `key`.
     #[must_use]
     pub fn header(&self, key: &str) -> Option<&[u8]> {
-        find(&self.headers, key)
+        find(self.headers(), key)
     }
 
     /// The next piece of the body; `None` at its end. Where pieces begin and end means nothing (§3).
@@ -103,8 +104,8 @@ impl Response {
     ///
     /// # Errors
     /// What ended the request early. The pieces before were as the provider sent them.
-    pub async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
-        std::future::poll_fn(|cx| self.poll_chunk(cx)).await
+    pub fn chunk(&mut self) -> impl Future<Output = Result<Option<Bytes>, Error>> + Send {
+        std::future::poll_fn(|cx| self.poll_chunk(cx))
     }
 
     /// What is left of the body, whole in memory.

@@ -13,19 +13,20 @@ use uuid::Uuid;
 
 use super::body::Kind;
 use super::connection::Conn;
-use super::flight::Flight;
 use super::link::Link;
 use super::pump::pump;
 use super::response::block_of;
 use super::session::{Begun, Limit, NewRequest};
 use super::{Body, Consumer, Error, ErrorKind, Response};
-use crate::base::Key;
+use crate::base::{Key, Time};
 use crate::protocol::{Flags, Headers, REQUEST_ID_LEN};
 
 /// How long to wait for a connection where the request states no timeout and no broker has said its own.
 const DEFAULT_WAIT: Duration = Duration::from_secs(30);
 /// The longest timeout kept on this side; longer ones are as good as none.
 const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
+/// A timeout that has not been stated.
+const UNSTATED: u64 = u64::MAX;
 
 /// A request being built: see [`Consumer::request`].
 #[derive(Debug)]
@@ -33,12 +34,24 @@ const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 pub struct RequestBuilder<'a> {
     consumer: &'a Consumer,
     body: Body,
-    timeout: Option<Duration>,
-    head: Head,
+    /// In ns, or [`UNSTATED`].
+    timeout: u64,
+    /// Boxed, for it is rare and large.
+    head: Option<Box<Head>>,
     flags: Flags,
     id: Option<Uuid>,
-    /// The response has begun, or the request has failed. Of [`Sending`]; here it takes no room.
-    over: bool,
+    /// Of [`Sending`], where it would take more room.
+    stage: Stage,
+}
+
+/// How far it has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Built,
+    /// It counts as in flight.
+    Begun,
+    /// The response has begun, or the request has failed.
+    Over,
 }
 
 /// Headers as they are given, then as they are sent.
@@ -54,18 +67,18 @@ impl<'a> RequestBuilder<'a> {
         RequestBuilder {
             consumer,
             body,
-            timeout: None,
-            head: Head::Given(Headers::new()),
+            timeout: UNSTATED,
+            head: None,
             flags: Flags::NONE,
             id: None,
-            over: false,
+            stage: Stage::Built,
         }
     }
 
     /// Bounds the whole request, to the response's last byte. Without it, the broker's default holds.
     #[inline]
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = Some(timeout.min(FOREVER));
+        self.timeout = nanos(timeout.min(FOREVER));
         self
     }
 
@@ -106,7 +119,7 @@ impl<'a> RequestBuilder<'a> {
     /// # Errors
     /// As [`Consumer::send`].
     pub fn send(self) -> impl Future<Output = Result<Response, Error>> + Send + use<'a> {
-        Sending { request: self, waiting: None, waited: None, opened: None, flight: None }
+        Sending { request: self, opened: None, wait: None }
     }
 
     /// Sends one-way (§5), and resolves when all of the request has been handed to a provider.
@@ -127,32 +140,42 @@ impl<'a> RequestBuilder<'a> {
     }
 
     fn add(&mut self, headers: impl IntoIterator<Item = (String, Vec<u8>)>) {
-        if let Head::Given(given) = &mut self.head {
+        if let Head::Given(given) = &mut **self.head.get_or_insert_with(|| Box::new(Head::Given(Headers::new()))) {
             given.extend(headers);
         }
     }
 
     fn encode(&mut self) -> Result<(), Error> {
-        if let Head::Given(headers) = &mut self.head
-            && !headers.is_empty()
+        if let Some(head) = &mut self.head
+            && let Head::Given(headers) = &mut **head
         {
-            self.head = Head::Encoded(block_of(std::mem::take(headers))?);
+            **head = Head::Encoded(block_of(std::mem::take(headers))?);
         }
         Ok(())
     }
 
     /// The header block, once it has been encoded.
     fn block(&self) -> &[u8] {
-        match &self.head {
-            Head::Encoded(block) => block,
-            Head::Given(_) => &[],
+        match self.head.as_deref() {
+            Some(Head::Encoded(block)) => block,
+            _ => &[],
         }
     }
 
-    /// How long it takes this side to give up on a request that has so much time left.
-    fn local(&self, conn: &Conn, left: Option<Duration>) -> Duration {
-        let default = || conn.server().map_or(DEFAULT_WAIT, |server| server.default_timeout);
-        left.unwrap_or_else(default).saturating_add(self.consumer.inner.grace)
+    /// The timeout in ns, if one was stated.
+    fn stated(&self) -> Option<u64> {
+        Some(self.timeout).filter(|&timeout| timeout != UNSTATED)
+    }
+
+    /// How long it waits for a connection and a stream.
+    fn patience(&self) -> Duration {
+        self.stated().map_or(DEFAULT_WAIT, Duration::from_nanos)
+    }
+
+    /// How many ns it takes this side to give up on a request that has so many left.
+    fn local(&self, conn: &Conn, left: Option<u64>) -> u64 {
+        let default = || nanos(conn.server().map_or(DEFAULT_WAIT, |server| server.default_timeout));
+        left.unwrap_or_else(default).saturating_add(nanos(self.consumer.inner.grace))
     }
 
     /// The timeout on the wire, in ms, and when this side gives up. While it has not waited for anything, all of its
@@ -161,22 +184,20 @@ impl<'a> RequestBuilder<'a> {
     /// # Errors
     /// Where the time is over already.
     fn limits(&self, conn: &Conn, waited: Option<&Waited>) -> Result<(u32, Limit), Error> {
-        let left = match (self.timeout, waited) {
-            (Some(_), Some(waited)) => Some(waited.until.saturating_duration_since(waited.now)),
+        let left = match (self.stated(), waited) {
+            (Some(_), Some(waited)) => Some(nanos(waited.until.saturating_duration_since(waited.now))),
             (timeout, _) => timeout,
         };
         let span = self.local(conn, left);
         let limit = match waited {
             None => Limit::After(span),
-            Some(waited) => Limit::At(conn.time_of(waited.now + span)),
+            Some(waited) => Limit::At(conn.time_of(waited.now + Duration::from_nanos(span))),
         };
         let Some(left) = left else { return Ok((0, limit)) };
-        if left.is_zero() {
+        if left == 0 {
             return Err(Error::new(ErrorKind::Deadline, "the timeout passed before the request was sent"));
         }
-        // Rounded up; not by `as_nanos`, whose 128 bits are slow to divide.
-        let ms = left.as_secs().saturating_mul(1000) + u64::from(left.subsec_nanos().div_ceil(1_000_000));
-        Ok((ms.min(u32::MAX.into()) as u32, limit))
+        Ok((left.div_ceil(1_000_000).min(u32::MAX.into()) as u32, limit))
     }
 }
 
@@ -184,16 +205,21 @@ impl<'a> RequestBuilder<'a> {
 /// flight, and an `async fn` keeps arguments and locals more than once.
 struct Sending<'a> {
     request: RequestBuilder<'a>,
-    /// For a connection and a stream. Boxed, so that a request that needn't wait doesn't carry what waiting takes.
-    waiting: Option<Pin<Box<Waiting<'a>>>>,
-    waited: Option<Box<Waited>>,
     opened: Option<Opened>,
-    flight: Option<Flight<'a>>,
+    /// Boxed, so that a request that needn't wait doesn't carry what waiting takes.
+    wait: Option<Box<Wait<'a>>>,
 }
 
-type Waiting<'a> = dyn Future<Output = Result<(Arc<Conn>, Box<Waited>), Error>> + Send + 'a;
+/// Where it is with waiting for a connection and a stream.
+enum Wait<'a> {
+    Waiting(Pin<Box<Waiting<'a>>>),
+    Waited(Waited),
+}
+
+type Waiting<'a> = dyn Future<Output = Result<(Arc<Conn>, Waited), Error>> + Send + 'a;
 
 /// Until when to wait for a connection and a stream, and what time it was when it had waited.
+#[derive(Clone, Copy)]
 struct Waited {
     until: Instant,
     now: Instant,
@@ -204,29 +230,42 @@ impl Future for Sending<'_> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Response, Error>> {
         let this = self.get_mut();
-        assert!(!this.request.over, "polled after its end");
         let mut begun = Begun::default();
         let result = ready!(this.poll_begun(cx, &mut begun));
-        this.request.over = true;
-        match (result, this.opened.take(), this.flight.take()) {
-            (Ok(()), Some(opened), Some(flight)) => {
-                Poll::Ready(Ok(Response::new(this.request.id.unwrap_or_default(), begun, opened, flight)))
+        this.request.stage = Stage::Over;
+        let error = match (result, this.opened.take()) {
+            (Ok(()), Some(opened)) => {
+                return Poll::Ready(Ok(Response::new(this.request.id.unwrap_or_default(), begun, opened)));
             }
-            (Err(error), _, flight) => {
-                flight.inspect(|flight| flight.failed(&error));
-                Poll::Ready(Err(*error))
-            }
-            (Ok(()), ..) => Poll::Ready(Err(Error::new(ErrorKind::Internal, "a response without a request"))),
+            (Err(error), _) => *error,
+            (Ok(()), None) => Error::new(ErrorKind::Internal, "a response without a request"),
+        };
+        let counts = &this.request.consumer.inner.counts;
+        counts.failed(&error);
+        counts.end();
+        Poll::Ready(Err(error))
+    }
+}
+
+impl Drop for Sending<'_> {
+    fn drop(&mut self) {
+        if self.request.stage == Stage::Begun {
+            self.request.consumer.inner.counts.end();
         }
     }
 }
 
 impl<'a> Sending<'a> {
     fn poll_begun(&mut self, cx: &mut Context<'_>, begun: &mut Begun) -> Poll<Result<(), Box<Error>>> {
-        if self.flight.is_none() {
-            self.flight = Some(Flight::begin(&self.request.consumer.inner.counts));
-            self.request.encode()?;
-            self.request.id.get_or_insert_with(random_id);
+        match self.request.stage {
+            Stage::Built => {
+                self.request.stage = Stage::Begun;
+                self.request.consumer.inner.counts.begin();
+                self.request.encode()?;
+                self.request.id.get_or_insert_with(random_id);
+            }
+            Stage::Begun => {}
+            Stage::Over => panic!("polled after its end"),
         }
         loop {
             if let Some(opened) = &self.opened
@@ -249,20 +288,38 @@ impl<'a> Sending<'a> {
     #[inline]
     fn poll_conn(&mut self, cx: &mut Context<'_>) -> Poll<Result<Arc<Conn>, Error>> {
         let link = &self.request.consumer.inner.link;
-        if self.waiting.is_none()
+        if !matches!(self.wait.as_deref(), Some(Wait::Waiting { .. }))
             && let Some(conn) = link.current().filter(|conn| conn.try_acquire())
         {
             return Poll::Ready(Ok(conn));
         }
-        let (until, timeout) = (self.waited.as_ref().map(|waited| waited.until), self.request.timeout);
-        let until = || until.unwrap_or_else(|| Instant::now() + timeout.unwrap_or(DEFAULT_WAIT));
-        let waiting = self.waiting.get_or_insert_with(|| Box::pin(wait(link, until())));
-        let result = ready!(waiting.as_mut().poll(cx));
-        self.waiting = None;
-        Poll::Ready(result.map(|(conn, waited)| {
-            self.waited = Some(waited);
-            conn
-        }))
+        self.poll_wait(cx)
+    }
+
+    fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<Result<Arc<Conn>, Error>> {
+        loop {
+            let until = match self.wait.as_deref_mut() {
+                Some(Wait::Waiting(waiting)) => {
+                    let result = ready!(waiting.as_mut().poll(cx));
+                    self.wait = None;
+                    return Poll::Ready(result.map(|(conn, waited)| {
+                        self.wait = Some(Box::new(Wait::Waited(waited)));
+                        conn
+                    }));
+                }
+                Some(Wait::Waited(waited)) => waited.until,
+                None => Instant::now() + self.request.patience(),
+            };
+            let waiting = wait(&self.request.consumer.inner.link, until);
+            self.wait = Some(Box::new(Wait::Waiting(Box::pin(waiting))));
+        }
+    }
+
+    fn waited(&self) -> Option<&Waited> {
+        match self.wait.as_deref() {
+            Some(Wait::Waited(waited)) => Some(waited),
+            _ => None,
+        }
     }
 
     /// Opens it on a connection on which it has a stream, to wait there for the response. `false` if that connection
@@ -272,12 +329,12 @@ impl<'a> Sending<'a> {
     /// Where the time is over already, or the broker takes no header block as long as this.
     #[inline]
     fn open(&mut self, conn: Arc<Conn>, cx: &Context<'_>) -> Result<bool, Error> {
+        let block = self.request.block();
+        let fits = conn.check_block(REQUEST_ID_LEN, block);
+        let limits = fits.and_then(|()| self.request.limits(&conn, self.waited()));
+        let (timeout_ms, limit) = limits.inspect_err(|_| conn.give_back())?;
         let opened = self.opened.insert(Opened { conn, key: None, pump: None });
         let (request, conn) = (&mut self.request, &opened.conn);
-        let limits = conn
-            .check_block(REQUEST_ID_LEN, request.block())
-            .and_then(|()| request.limits(conn, self.waited.as_deref()));
-        let (timeout_ms, limit) = limits.inspect_err(|_| conn.give_back())?;
         let (nothing, id) = (Bytes::new(), request.id.unwrap_or_default());
         let (body, whole) = match &request.body.0 {
             Kind::Bytes(bytes) => (bytes, true),
@@ -296,12 +353,12 @@ impl<'a> Sending<'a> {
     fn moves(&mut self) {
         let Some(from) = self.opened.take() else { return };
         let now = Instant::now();
-        let until = self.waited.as_ref().map(|waited| waited.until).unwrap_or_else(|| {
-            let total = self.request.local(&from.conn, self.request.timeout);
+        let until = self.waited().map(|waited| waited.until).unwrap_or_else(|| {
+            let total = Duration::from_nanos(self.request.local(&from.conn, self.request.stated()));
             let began = from.key.and_then(|key| from.conn.limit_of(key)).and_then(|limit| limit.checked_sub(total));
-            began.unwrap_or(now) + self.request.timeout.unwrap_or(DEFAULT_WAIT)
+            began.unwrap_or(now) + self.request.patience()
         });
-        self.waited = Some(Box::new(Waited { until, now }));
+        self.wait = Some(Box::new(Wait::Waited(Waited { until, now })));
     }
 
     /// Whether it can go to another broker: this one is leaving and has begun nothing, and all bytes are still here.
@@ -312,17 +369,22 @@ impl<'a> Sending<'a> {
 }
 
 /// Waits for a connection with a free stream.
-async fn wait(link: &Link, until: Instant) -> Result<(Arc<Conn>, Box<Waited>), Error> {
+async fn wait(link: &Link, until: Instant) -> Result<(Arc<Conn>, Waited), Error> {
     loop {
         let conn = link.connected(until).await?;
         match timeout_at(until, conn.acquire()).await {
-            Ok(true) => return Ok((conn, Box::new(Waited { until, now: Instant::now() }))),
+            Ok(true) => return Ok((conn, Waited { until, now: Instant::now() })),
             Ok(false) => {}
             Err(_) => {
                 return Err(Error::new(ErrorKind::Deadline, "the timeout passed before a stream was free"));
             }
         }
     }
+}
+
+/// In 64 bits: a duration's own nanoseconds are 128 bits wide, and slow.
+fn nanos(span: Duration) -> u64 {
+    (Time::ZERO + span).as_nanos()
 }
 
 /// Request ids need to be unique, not secret: a system call each would cost more than the rest of sending.

@@ -1,5 +1,6 @@
 //! The provider's side: requests that came, and their answers.
 
+use std::collections::VecDeque;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -70,13 +71,13 @@ impl Session {
         }
         self.open += 1;
         let (flags, left_ms, lost, block) = (header.flags, header.arg, self.lost, block.map(Box::new));
-        self.arrivals.push(Arrival { key, id: request_id, flags, left_ms, at: now, block, whole: None, lost });
+        self.arrivals.push_back(Arrival { key, id: request_id, flags, left_ms, at: now, block, whole: None, lost });
         self.accept(key, body, last)
     }
 
     /// Requests that came since the last call. Each has two handles: one that reads, unless all has been read, and one
     /// that answers.
-    pub(crate) fn take_arrivals(&mut self, into: &mut Vec<Arrival>) {
+    pub(crate) fn take_arrivals(&mut self, into: &mut VecDeque<Arrival>) {
         for arrival in self.arrivals.iter_mut().filter(|arrival| arrival.whole.is_none()) {
             let Some(stream) = self.streams.get_mut(arrival.key) else { continue };
             arrival.whole = stream.take_rest();

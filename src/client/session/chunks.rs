@@ -16,76 +16,80 @@ pub(crate) struct Chunks {
     /// Never an empty piece.
     front: Option<Bytes>,
     /// What follows; there only from the second piece on.
-    #[expect(clippy::box_collection, reason = "rarely there, in every stream twice, and a third of its size")]
-    rest: Option<Box<VecDeque<Bytes>>>,
+    rest: Option<Box<Rest>>,
+}
+
+#[derive(Debug, Default)]
+struct Rest {
+    pieces: VecDeque<Bytes>,
+    /// Of all of them.
     len: usize,
+}
+
+impl Rest {
+    fn pop(&mut self) -> Option<Bytes> {
+        let bytes = self.pieces.pop_front()?;
+        self.len -= bytes.len();
+        Some(bytes)
+    }
 }
 
 impl From<Bytes> for Chunks {
     #[inline]
     fn from(bytes: Bytes) -> Chunks {
-        let len = bytes.len();
-        Chunks { front: (len > 0).then_some(bytes), rest: None, len }
+        Chunks { front: (!bytes.is_empty()).then_some(bytes), rest: None }
     }
 }
 
 impl Chunks {
     pub(crate) fn len(&self) -> usize {
-        self.len
+        self.front.as_ref().map_or(0, Bytes::len) + self.rest.as_ref().map_or(0, |rest| rest.len)
     }
 
     pub(crate) fn push(&mut self, bytes: Bytes) {
         if bytes.is_empty() {
             return;
         }
-        self.len += bytes.len();
         if self.front.is_none() {
             self.front = Some(bytes);
-        } else {
-            let rest = self.rest.get_or_insert_default();
-            rest.push_back(bytes);
-            if rest.len() >= MANY && self.len / rest.len() < SMALL {
-                self.join();
-            }
+            return;
+        }
+        let rest = self.rest.get_or_insert_default();
+        rest.len += bytes.len();
+        rest.pieces.push_back(bytes);
+        if rest.pieces.len() >= MANY && rest.len / rest.pieces.len() < SMALL {
+            self.join();
         }
     }
 
     #[inline]
     pub(crate) fn pop(&mut self) -> Option<Bytes> {
         let bytes = self.front.take()?;
-        match &mut self.rest {
-            None => self.len = 0,
-            Some(rest) => {
-                self.len -= bytes.len();
-                self.front = rest.pop_front();
-            }
+        if let Some(rest) = &mut self.rest {
+            self.front = rest.pop();
         }
         Some(bytes)
     }
 
     /// Moves the first `n` bytes to the end of `out`.
     pub(crate) fn move_to(&mut self, mut n: usize, out: &mut Vec<u8>) {
-        assert!(n <= self.len, "{n} of {} bytes", self.len);
-        self.len -= n;
+        let len = self.len();
+        assert!(n <= len, "{n} of {len} bytes");
         while n > 0 {
             let Some(front) = &mut self.front else { return };
             let part = n.min(front.len());
             out.extend_from_slice(&front[..part]);
             n -= part;
             if part == front.len() {
-                self.front = self.next();
+                self.front = self.rest.as_mut().and_then(|rest| rest.pop());
             } else {
                 front.advance(part);
             }
         }
     }
 
-    fn next(&mut self) -> Option<Bytes> {
-        self.rest.as_mut()?.pop_front()
-    }
-
     pub(crate) fn clear(&mut self) {
-        (self.front, self.len) = (None, 0);
+        self.front = None;
         // looked at first: letting go of nothing is a call, too
         if self.rest.is_some() {
             self.rest = None;
@@ -93,8 +97,8 @@ impl Chunks {
     }
 
     fn join(&mut self) {
-        let mut all = BytesMut::with_capacity(self.len);
-        let rest = self.rest.take().into_iter().flat_map(|rest| *rest);
+        let mut all = BytesMut::with_capacity(self.len());
+        let rest = self.rest.take().into_iter().flat_map(|rest| rest.pieces);
         self.front.take().into_iter().chain(rest).for_each(|piece| all.put_slice(&piece));
         self.front = Some(all.freeze());
     }
@@ -133,7 +137,7 @@ mod tests {
     fn many_tiny_pieces_are_joined() {
         let mut queue = Chunks::default();
         (0..10_000).for_each(|_| queue.push(Bytes::from_static(b"x")));
-        assert!(queue.rest.as_ref().is_none_or(|rest| rest.len() <= MANY));
+        assert!(queue.rest.as_ref().is_none_or(|rest| rest.pieces.len() <= MANY));
         assert_eq!(queue.len(), 10_000);
     }
 }

@@ -7,7 +7,7 @@
 #[path = "../../../tests/fuzz/targets/script.rs"]
 mod script;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
@@ -203,7 +203,7 @@ impl Play {
             id: Uuid::from_u128(flags.into()),
             flags: Flags(flags & (Flags::WAIT.0 | Flags::ONEWAY.0 | Flags::RETRY.0)),
             timeout_ms: timeout.into(),
-            limit: if timeout % 2 == 0 { Limit::At(self.now + span) } else { Limit::After(span) },
+            limit: if timeout % 2 == 0 { Limit::At(self.now + span) } else { Limit::After(span.as_nanos() as u64) },
             block: &block,
             body: &Bytes::copy_from_slice(script.bytes(200)),
             whole: flags & Flags::END.0 != 0,
@@ -319,7 +319,7 @@ impl Play {
         drop(self.session.take_wakes());
         self.session.take_freed();
         self.session.take_earlier();
-        let mut arrivals: Vec<Arrival> = Vec::new();
+        let mut arrivals: VecDeque<Arrival> = VecDeque::new();
         self.session.take_arrivals(&mut arrivals);
         let handle = |arrival: Arrival| {
             let reads = arrival.whole.is_none();

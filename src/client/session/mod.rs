@@ -85,7 +85,7 @@ pub(crate) struct Session {
     /// Consumer: requests over on the wire since [`Session::take_freed`].
     freed: usize,
     /// Provider: requests nobody has been told of yet.
-    arrivals: Vec<Arrival>,
+    arrivals: VecDeque<Arrival>,
     /// Provider: when requests came that have been answered since.
     spans: Vec<Time>,
     lost: u64,
@@ -130,7 +130,7 @@ impl Session {
             unopened: 0,
             open: 0,
             freed: 0,
-            arrivals: Vec::new(),
+            arrivals: VecDeque::new(),
             spans: Vec::new(),
             lost: 0,
             wakes: Vec::new(),

@@ -2,6 +2,8 @@
 //!
 //! A body is handed on as it arrives, so a frame's size costs no memory; everything else is handed on whole.
 
+use std::collections::VecDeque;
+
 use bytes::{Buf, Bytes, BytesMut};
 use uuid::Uuid;
 
@@ -180,6 +182,8 @@ pub(super) fn take_head(input: &mut BytesMut, header: Header, prefix: usize) -> 
 /// Small bodies are copied one behind the other into blocks of this many bytes: an allocation for each of a burst would
 /// cost more than all else that is done with it.
 const BLOCK: usize = 2048;
+/// So many blocks are kept at most, to be filled again.
+const BLOCKS: usize = 8;
 /// How small. A piece that is kept for long keeps its block, and no more: what waits on a stream is joined before it is
 /// many pieces.
 pub(super) const SMALL: usize = 256;
@@ -187,7 +191,8 @@ pub(super) const SMALL: usize = 256;
 /// Takes bodies out of what came.
 #[derive(Debug, Default)]
 pub(super) struct Bodies {
-    block: BytesMut,
+    /// The last is being filled; the others are full, the oldest first.
+    blocks: VecDeque<BytesMut>,
 }
 
 impl Bodies {
@@ -210,13 +215,28 @@ impl Bodies {
     /// A copy of as much of the beginning of `bytes` as the block has room for: of `least` bytes, at most a block, or
     /// of more.
     pub(super) fn copy(&mut self, bytes: &[u8], least: usize) -> Bytes {
-        if self.block.capacity() - self.block.len() < least {
-            // the same block again, if nobody has kept anything of it
-            self.block.reserve(BLOCK);
+        if self.blocks.back().is_none_or(|block| block.capacity() < least) {
+            self.renew();
         }
-        let n = bytes.len().min(self.block.capacity() - self.block.len());
-        self.block.extend_from_slice(&bytes[..n]);
-        self.block.split().freeze()
+        let Some(block) = self.blocks.back_mut() else { return Bytes::copy_from_slice(&bytes[..least]) };
+        let n = bytes.len().min(block.capacity());
+        block.extend_from_slice(&bytes[..n]);
+        block.split().freeze()
+    }
+
+    /// Makes room at the end: the oldest block again, if nobody has kept anything of it. In a pipeline bodies are soon
+    /// dropped.
+    fn renew(&mut self) {
+        if let Some(mut oldest) = self.blocks.pop_front() {
+            if oldest.try_reclaim(BLOCK) {
+                self.blocks.push_back(oldest);
+                return;
+            }
+            if self.blocks.len() + 1 < BLOCKS {
+                self.blocks.push_front(oldest);
+            }
+        }
+        self.blocks.push_back(BytesMut::with_capacity(BLOCK));
     }
 }
 
@@ -286,6 +306,6 @@ mod tests {
             input.extend_from_slice(b"x");
             bodies.take(&mut input, 1);
         }
-        assert!(bodies.block.as_ptr().addr().abs_diff(block.addr()) <= BLOCK);
+        assert!(bodies.blocks[0].as_ptr().addr().abs_diff(block.addr()) <= BLOCK);
     }
 }

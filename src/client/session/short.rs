@@ -112,7 +112,7 @@ impl Session {
         let claimed = self.ids.claim(header.stream, key);
         debug_assert!(claimed, "the id was free");
         self.open += 1;
-        self.arrivals.push(Arrival {
+        self.arrivals.push_back(Arrival {
             key,
             id,
             flags: header.flags,

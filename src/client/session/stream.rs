@@ -58,25 +58,30 @@ pub(super) struct RecvHalf {
     pub(super) discard: bool,
 }
 
-/// A request on a connection.
+/// A request on a connection. In this order, two cache lines: what is sent and how long it may take, what is received.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub(super) struct Stream {
+    /// Whose slot this is: for [`Streams`](super::streams::Streams).
+    pub(super) generation: u32,
     /// 0 until REQUEST has been written.
     pub(super) id: u32,
     pub(super) send: SendHalf,
-    pub(super) recv: RecvHalf,
     /// Handles that still refer to it.
     pub(super) handles: u8,
+    pub(super) cancel_sent: bool,
     /// Consumer: when this side gives up. Provider: when the request came.
     pub(super) time: Time,
     /// Consumer: where in the bytes sent REQUEST began.
     pub(super) opened_at: u64,
-    pub(super) cancel_sent: bool,
+    pub(super) reader: Option<Waker>,
     /// Boxed, for it is rare and large.
     pub(super) failure: Option<Box<Failure>>,
-    pub(super) reader: Option<Waker>,
+    pub(super) recv: RecvHalf,
     pub(super) more: Option<Box<More>>,
 }
+
+const _: () = assert!(size_of::<Stream>() == 128);
 
 /// What a short request has none of: a thousand of those in flight then fit a core's cache.
 #[derive(Debug, Default)]
@@ -92,8 +97,9 @@ pub(super) struct More {
 }
 
 impl Stream {
-    pub(super) fn new(send_window: u32, recv_window: u32, time: Time) -> Stream {
+    pub(super) fn new(generation: u32, send_window: u32, recv_window: u32, time: Time) -> Stream {
         Stream {
+            generation,
             id: 0,
             send: SendHalf {
                 head_sent: false,
@@ -131,8 +137,8 @@ impl Stream {
     }
 
     /// Makes a cleared stream as good as new.
-    pub(super) fn reopen(&mut self, send_window: u32, recv_window: u32, time: Time) {
-        self.id = 0;
+    pub(super) fn reopen(&mut self, generation: u32, send_window: u32, recv_window: u32, time: Time) {
+        (self.generation, self.id) = (generation, 0);
         let send = &mut self.send;
         (send.head_sent, send.finished, send.ended, send.begun, send.queued) = (false, false, false, false, false);
         send.credit = SendCredit::new(send_window);

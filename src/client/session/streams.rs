@@ -1,6 +1,6 @@
 //! The requests of one connection, in slots that are used again in place.
 //!
-//! A stream is a few hundred bytes, of which a short request changes a few: it is neither built on the stack and moved
+//! A stream is 128 bytes, of which a short request changes a few: it is neither built on the stack and moved
 //! into its slot nor moved out and dropped, but cleared where it lies, and opened again there.
 
 use super::stream::Stream;
@@ -10,22 +10,15 @@ use crate::base::{Key, Time};
 /// Once this many slots were in use, their memory is given back when the last one is free again.
 const LARGE: usize = 4096;
 
-/// The generation of a slot that is free: the last, which no key has.
+/// The generation of a stream whose slot is free: the last, which no key has.
 const FREE: u32 = u32::MAX;
 
 /// A connection's streams. Keys carry a generation, counted over the whole table: a key kept too long finds nothing.
 #[derive(Debug, Default)]
 pub(super) struct Streams {
-    slots: Vec<Slot>,
+    slots: Vec<Stream>,
     free: Vec<u32>,
     next_generation: u32,
-}
-
-#[derive(Debug)]
-struct Slot {
-    /// [`FREE`] while nobody has it.
-    generation: u32,
-    stream: Stream,
 }
 
 impl Streams {
@@ -35,32 +28,27 @@ impl Streams {
         let generation = next_generation(&mut self.next_generation);
         let index = match self.free.pop() {
             Some(index) => {
-                let slot = &mut self.slots[index as usize];
-                slot.generation = generation;
-                slot.stream.reopen(send_window, recv_window, time);
+                self.slots[index as usize].reopen(generation, send_window, recv_window, time);
                 index
             }
             None => {
                 let index = u32::try_from(self.slots.len()).expect("fewer than 2^32 streams");
-                let stream = Stream::new(send_window, recv_window, time);
-                self.slots.push(Slot { generation, stream });
+                self.slots.push(Stream::new(generation, send_window, recv_window, time));
                 index
             }
         };
         let key = Key::new(index, generation);
-        (key, &mut self.slots[index as usize].stream)
+        (key, &mut self.slots[index as usize])
     }
 
     #[inline]
     pub(super) fn get(&self, key: Key) -> Option<&Stream> {
-        let slot = self.slots.get(key.index() as usize)?;
-        (slot.generation == key.generation()).then_some(&slot.stream)
+        self.slots.get(key.index() as usize).filter(|stream| stream.generation == key.generation())
     }
 
     #[inline]
     pub(super) fn get_mut(&mut self, key: Key) -> Option<&mut Stream> {
-        let slot = self.slots.get_mut(key.index() as usize)?;
-        (slot.generation == key.generation()).then_some(&mut slot.stream)
+        self.slots.get_mut(key.index() as usize).filter(|stream| stream.generation == key.generation())
     }
 
     /// Lets go of a stream and of all it holds.
@@ -68,7 +56,7 @@ impl Streams {
     pub(super) fn remove(&mut self, key: Key) {
         let Some(stream) = self.get_mut(key) else { return };
         stream.clear();
-        self.slots[key.index() as usize].generation = FREE;
+        stream.generation = FREE;
         self.free.push(key.index());
         if self.slots.len() >= LARGE && self.is_empty() {
             (self.slots, self.free) = (Vec::new(), Vec::new());
@@ -80,12 +68,12 @@ impl Streams {
     }
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Stream> {
-        self.slots.iter_mut().filter(|slot| slot.generation != FREE).map(|slot| &mut slot.stream)
+        self.slots.iter_mut().filter(|stream| stream.generation != FREE)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (Key, &Stream)> {
-        let used = (0..).zip(&self.slots).filter(|(_, slot)| slot.generation != FREE);
-        used.map(|(index, slot)| (Key::new(index, slot.generation), &slot.stream))
+        let used = (0..).zip(&self.slots).filter(|(_, stream)| stream.generation != FREE);
+        used.map(|(index, stream)| (Key::new(index, stream.generation), stream))
     }
 }
 
@@ -117,7 +105,9 @@ mod tests {
         streams.remove(old);
         assert!(streams.is_empty() && streams.get(old).is_none());
         let (key, stream) = streams.open(1, 2, Time::ZERO);
+        stream.generation = old.generation();
         assert_eq!(format!("{stream:?}"), new);
+        stream.generation = key.generation();
         assert_eq!(key.index(), old.index());
         assert!(streams.get(old).is_none() && streams.get_mut(old).is_none());
         streams.remove(old);

@@ -1,7 +1,6 @@
 //! What handles do with a session: open, read, write, give up, let go.
 
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 
 use bytes::Bytes;
 use uuid::Uuid;
@@ -40,8 +39,8 @@ pub(crate) struct Begun {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Limit {
     At(Time),
-    /// So long after the time [`Session::date`] is told next. It is asked for a turn that would not come soon.
-    After(Duration),
+    /// So many ns after the time [`Session::date`] is told next. It is asked for a turn that would not come soon.
+    After(u64),
 }
 
 /// Whether a body is still wanted.
@@ -62,7 +61,7 @@ impl Session {
         // a time to come is counted from zero until it is dated
         let time = match request.limit {
             Limit::At(time) => time,
-            Limit::After(span) => Time::ZERO + span,
+            Limit::After(span) => Time::from_nanos(span),
         };
         let window = welcome.window;
         let key = if self.is_short(request, window) {

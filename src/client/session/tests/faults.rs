@@ -292,9 +292,9 @@ fn a_request_that_has_not_left_is_taken_back_from_between_others() {
 #[test]
 fn a_limit_counts_from_the_next_turn() {
     let (mut session, ms) = (session(Role::Consumer), Duration::from_millis);
-    let key = open_until(&mut session, Limit::After(ms(500)));
+    let key = open_until(&mut session, Limit::After(500_000_000));
     assert!(session.take_earlier(), "who keeps the time is told");
-    let other = open_until(&mut session, Limit::After(ms(900)));
+    let other = open_until(&mut session, Limit::After(900_000_000));
     assert!(!session.take_earlier(), "once");
     let began = Time::ZERO + ms(100);
     session.date(began);
@@ -317,7 +317,7 @@ fn a_request_that_came_whole_is_known_to_be_cancelled_before_it_is_taken_up() {
     let request = |stream| new(FrameType::Request, stream).flags(Flags::END);
     receive(&mut session, request(1), &[7; 20]);
     receive(&mut session, request(2), &[7; 20]);
-    let mut arrivals = Vec::new();
+    let mut arrivals = std::collections::VecDeque::new();
     session.take_arrivals(&mut arrivals);
     assert!(arrivals.iter().all(|arrival| arrival.whole.as_ref().is_some_and(|body| body.len() == 4)));
     assert!(arrivals.iter().all(|arrival| arrival.lost == session.lost()));

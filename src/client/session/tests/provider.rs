@@ -50,7 +50,7 @@ struct World {
 
 impl World {
     fn handlers(&mut self, session: &mut Session, rng: &mut fastrand::Rng) {
-        let mut arrivals = Vec::new();
+        let mut arrivals = std::collections::VecDeque::new();
         session.take_arrivals(&mut arrivals);
         for mut arrival in arrivals {
             let reading = arrival.whole.is_none();
