@@ -104,13 +104,22 @@ impl Conn {
         result
     }
 
-    fn settle(&self, mut shared: MutexGuard<'_, Shared>, driver: Option<Waker>) {
+    #[inline]
+    fn settle(&self, shared: MutexGuard<'_, Shared>, driver: Option<Waker>) {
         self.lost.store(shared.session.lost(), Ordering::Release);
-        if shared.session.is_quiet() {
+        if !shared.session.is_quiet() {
+            self.tell(shared);
+        } else {
             drop(shared);
-            driver.into_iter().for_each(Waker::wake);
-            return;
         }
+        if let Some(driver) = driver {
+            driver.wake();
+        }
+    }
+
+    /// Wakes whom something concerns that has happened.
+    #[inline(never)]
+    fn tell(&self, mut shared: MutexGuard<'_, Shared>) {
         let wakes = shared.session.take_wakes();
         let freed = shared.session.take_freed();
         let gone = shared.session.end().is_some() || shared.session.broker_leaves();
@@ -128,9 +137,6 @@ impl Conn {
         }
         if !wakes.is_empty() {
             self.wake(wakes);
-        }
-        if let Some(driver) = driver {
-            driver.wake();
         }
     }
 

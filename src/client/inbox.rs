@@ -48,6 +48,7 @@ struct Batch {
 }
 
 impl Queue {
+    #[inline]
     fn pop(&mut self) -> Option<Item> {
         let batch = self.batches.front_mut()?;
         let arrival = batch.arrivals.pop_front()?;
@@ -101,6 +102,7 @@ impl Inbox {
         self.look(false)
     }
 
+    #[inline]
     fn look(&self, woken: bool) -> Next {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         if woken {

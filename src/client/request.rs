@@ -259,7 +259,15 @@ impl Request {
         }
     }
 
+    #[inline]
     fn poll_chunk(&mut self, cx: &Context<'_>) -> Poll<Result<Option<Bytes>, Error>> {
+        if !self.reads && self.more.is_none() {
+            return Poll::Ready(Ok(self.body.pop()));
+        }
+        self.poll_more(cx)
+    }
+
+    fn poll_more(&mut self, cx: &Context<'_>) -> Poll<Result<Option<Bytes>, Error>> {
         if let Some(piece) = self.more.as_mut().and_then(|more| more.piece.take()) {
             return Poll::Ready(Ok(Some(piece)));
         }

@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::sending::Opened;
 use super::session::{Begun, Chunks};
 use super::{Error, ErrorKind, Headers};
+use crate::base::Key;
 use crate::protocol::{encode_headers, iter_headers};
 
 /// A response as it comes. Dropped before its end, it cancels the request at the provider.
@@ -45,12 +46,15 @@ pub(super) fn headers_of(block: &[u8]) -> Headers {
     iter_headers(block).map(|(key, value)| (String::from_utf8_lossy(key).into_owned(), value.to_vec())).collect()
 }
 
+#[inline]
 pub(super) fn block_of(headers: Headers) -> Result<Vec<u8>, Error> {
+    if headers.is_empty() { Ok(Vec::new()) } else { encode(headers) }
+}
+
+fn encode(headers: Headers) -> Result<Vec<u8>, Error> {
     let mut block = Vec::new();
-    if !headers.is_empty() {
-        encode_headers(headers, &mut block)
-            .map_err(|bad| Error::new(ErrorKind::InvalidInput, bad.to_string()).source(Some(Arc::new(bad))))?;
-    }
+    encode_headers(headers, &mut block)
+        .map_err(|bad| Error::new(ErrorKind::InvalidInput, bad.to_string()).source(Some(Arc::new(bad))))?;
     Ok(block)
 }
 
@@ -129,8 +133,15 @@ impl Response {
         ResponseReader { response: self, piece: Bytes::new() }
     }
 
+    #[inline]
     fn poll_chunk(&mut self, cx: &Context<'_>) -> Poll<Result<Option<Bytes>, Error>> {
-        let Some(key) = self.opened.key else { return Poll::Ready(Ok(self.rest.pop())) };
+        match self.opened.key {
+            None => Poll::Ready(Ok(self.rest.pop())),
+            Some(key) => self.poll_more(key, cx),
+        }
+    }
+
+    fn poll_more(&mut self, key: Key, cx: &Context<'_>) -> Poll<Result<Option<Bytes>, Error>> {
         let result = ready!(self.opened.conn.poll_chunk(key, cx));
         match &result {
             Ok(Some(_)) => {}

@@ -168,6 +168,7 @@ impl Session {
     }
 
     /// The terminal frame of a request is on its way.
+    #[inline]
     pub(super) fn answered(&mut self, key: Key) {
         self.open -= 1;
         if let Some(more) = self.streams.get_mut(key).and_then(|stream| stream.more.as_mut()) {

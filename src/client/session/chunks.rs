@@ -46,14 +46,18 @@ impl Chunks {
         self.front.as_ref().map_or(0, Bytes::len) + self.rest.as_ref().map_or(0, |rest| rest.len)
     }
 
+    #[inline]
     pub(crate) fn push(&mut self, bytes: Bytes) {
         if bytes.is_empty() {
             return;
         }
-        if self.front.is_none() {
-            self.front = Some(bytes);
-            return;
+        match self.front {
+            None => self.front = Some(bytes),
+            Some(_) => self.push_behind(bytes),
         }
+    }
+
+    fn push_behind(&mut self, bytes: Bytes) {
         let rest = self.rest.get_or_insert_default();
         rest.len += bytes.len();
         rest.pieces.push_back(bytes);
@@ -88,6 +92,7 @@ impl Chunks {
         }
     }
 
+    #[inline]
     pub(crate) fn clear(&mut self) {
         self.front = None;
         // looked at first: letting go of nothing is a call, too

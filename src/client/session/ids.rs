@@ -19,13 +19,14 @@ pub(super) struct StreamIds {
 impl StreamIds {
     #[inline]
     pub(super) fn get(&self, id: u32) -> Option<Key> {
-        if id < DENSE {
-            return self.dense.get(id as usize).copied().flatten();
+        match self.dense.get(id as usize) {
+            Some(key) => *key,
+            None => self.sparse.get(&id).copied(),
         }
-        self.sparse.get(&id).copied()
     }
 
     /// Puts an id of the other side's choice into use; `false` if it was already.
+    #[inline]
     #[must_use]
     pub(super) fn claim(&mut self, id: u32, key: Key) -> bool {
         if self.get(id).is_some() {
@@ -36,6 +37,7 @@ impl StreamIds {
     }
 
     /// Puts an id of this side's choice into use: the one freed last, else the lowest that was never used.
+    #[inline]
     pub(super) fn pick(&mut self, key: Key) -> u32 {
         let id = self.free.pop().unwrap_or_else(|| {
             self.top += 1;
@@ -46,24 +48,34 @@ impl StreamIds {
     }
 
     /// Ends the use of an id this side picked or the other side claimed.
+    #[inline]
     pub(super) fn release(&mut self, id: u32) {
-        let was = if id < DENSE { self.dense[id as usize].take() } else { self.sparse.remove(&id) };
+        let was = match self.dense.get_mut(id as usize) {
+            Some(key) => key.take(),
+            None => self.sparse.remove(&id),
+        };
         assert!(was.is_some(), "stream {id} was not in use");
         if id <= self.top {
             self.free.push(id);
         }
     }
 
+    #[inline]
     fn set(&mut self, id: u32, key: Key) {
-        if id >= DENSE {
+        match self.dense.get_mut(id as usize) {
+            Some(entry) => *entry = Some(key),
+            None => self.set_new(id, key),
+        }
+    }
+
+    #[cold]
+    fn set_new(&mut self, id: u32, key: Key) {
+        if id < DENSE {
+            self.dense.resize(id as usize, None);
+            self.dense.push(Some(key));
+        } else {
             self.sparse.insert(id, key);
-            return;
         }
-        let at = id as usize;
-        if self.dense.len() <= at {
-            self.dense.resize(at + 1, None);
-        }
-        self.dense[at] = Some(key);
     }
 }
 

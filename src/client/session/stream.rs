@@ -127,6 +127,7 @@ impl Stream {
     }
 
     /// Lets go of all it holds: what is left is plain values, for [`Stream::reopen`].
+    #[inline]
     pub(super) fn clear(&mut self) {
         self.recv.queue.clear();
         self.reader = None;
