@@ -35,7 +35,7 @@ impl Size {
     pub fn draw(&self, random: &mut fastrand::Rng) -> u64 {
         match self {
             Size::Fixed(size) => *size,
-            Size::Uniform(from, to) => random.u64(*from..=*to),
+            Size::Uniform(from, to) => uniform(*from, *to, random),
             Size::Exponential(mean) => exponential(*mean as f64, random).min(*mean as f64 * 16.0) as u64,
             Size::Choice(sizes) => chosen(sizes, random),
         }
@@ -53,7 +53,14 @@ impl Size {
     }
 }
 
+// Calls, so that a fixed size is drawn where it is needed.
+#[inline(never)]
+fn uniform(from: u64, to: u64, random: &mut fastrand::Rng) -> u64 {
+    random.u64(from..=to)
+}
+
 /// One of these, by weight.
+#[inline(never)]
 fn chosen(sizes: &[(u64, u32)], random: &mut fastrand::Rng) -> u64 {
     let total: u64 = sizes.iter().map(|(_, weight)| u64::from(*weight)).sum();
     let mut at = random.u64(0..total);
@@ -68,6 +75,7 @@ fn chosen(sizes: &[(u64, u32)], random: &mut fastrand::Rng) -> u64 {
 }
 
 /// The next value of an exponential distribution.
+#[inline(never)]
 pub(crate) fn exponential(mean: f64, random: &mut fastrand::Rng) -> f64 {
     // 1 − u is never 0
     -mean * (1.0 - random.f64()).ln()

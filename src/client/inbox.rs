@@ -203,6 +203,39 @@ mod tests {
     }
 
     #[test]
+    fn requests_come_in_order_and_buffers_are_few() {
+        let (inbox, one, other) = (Inbox::default(), conn(), conn());
+        let keys = |from: u64, n: u64| -> VecDeque<Arrival> {
+            let mut all = arrivals(n);
+            all.iter_mut().zip(from..).for_each(|(arrival, n)| arrival.key = Key::unpack(n));
+            all
+        };
+        // of who lags behind, one buffer
+        for n in 0..10 {
+            inbox.push(&one, &mut keys(n, 1));
+        }
+        inbox.push(&other, &mut keys(10, 2));
+        inbox.push(&other, &mut VecDeque::new());
+        inbox.push(&one, &mut keys(12, 1));
+        assert_eq!(inbox.queue.lock().unwrap().batches.len(), 3);
+        for n in 0..13 {
+            let Next::Item((conn, arrival)) = inbox.next() else { panic!("request {n} is missing") };
+            assert_eq!(arrival.key, Key::unpack(n));
+            assert_eq!(Arc::ptr_eq(&conn, &other), n == 10 || n == 11);
+        }
+        assert!(matches!(inbox.next(), Next::Nothing));
+        // a buffer that was emptied is the next one's
+        let mut buffer = keys(0, 1);
+        inbox.push(&one, &mut buffer);
+        assert!(buffer.is_empty() && buffer.capacity() > 0);
+        assert_eq!(inbox.queue.lock().unwrap().spare.len(), 2);
+        // many at once leave no large buffer behind
+        inbox.push(&other, &mut keys(0, 2 * LARGE as u64));
+        while let Next::Item(_) = inbox.next() {}
+        assert!(inbox.queue.lock().unwrap().spare.iter().all(|spare| spare.capacity() <= LARGE));
+    }
+
+    #[test]
     fn a_burst_wakes_one_receiver_at_a_time_and_none_is_lost() {
         let (inbox, conn) = (Inbox::default(), conn());
         let woken: Vec<Arc<Woken>> = std::iter::repeat_with(Arc::default).take(4).collect();

@@ -1,5 +1,6 @@
 //! The answering side: [`Provider`].
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -127,8 +128,8 @@ impl Provider {
     /// The next request. `None` after [`close`](Provider::close) or the end of [`drain`](Provider::drain), or when
     /// connecting again is hopeless: then [`Provider::error`] says why. Requests nobody waits for any more are
     /// skipped. Dropping the future loses no request.
-    pub async fn receive(&self) -> Option<Request> {
-        receive(&self.inner.inbox).await
+    pub fn receive(&self) -> impl Future<Output = Option<Request>> + Send {
+        receive(&self.inner.inbox)
     }
 
     /// What it takes to receive, without keeping the provider alive.

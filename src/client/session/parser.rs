@@ -308,4 +308,22 @@ mod tests {
         }
         assert!(bodies.blocks[0].as_ptr().addr().abs_diff(block.addr()) <= BLOCK);
     }
+
+    #[test]
+    fn blocks_are_filled_again_in_turn_and_what_is_kept_stays_as_it_was() {
+        let mut bodies = Bodies::default();
+        let mut burst = |n: usize| -> Vec<Bytes> { (0..n).map(|at| bodies.copy(&[at as u8; SMALL], SMALL)).collect() };
+        // three blocks at a time, as in a pipeline: the first burst's are filled again by the third
+        let in_burst = 3 * BLOCK / SMALL;
+        let (first, second) = (burst(in_burst), burst(in_burst));
+        let places = |bodies: &[Bytes]| bodies.iter().map(|body| body.as_ptr()).collect::<Vec<_>>();
+        let were = places(&first);
+        drop(first);
+        assert_eq!(places(&burst(in_burst)), were);
+        let kept = burst(2 * BLOCKS * BLOCK / SMALL);
+        for body in [second, kept] {
+            assert!(body.iter().enumerate().all(|(at, body)| body[..] == [at as u8; SMALL]));
+        }
+        assert_eq!(bodies.blocks.len(), BLOCKS);
+    }
 }
