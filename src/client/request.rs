@@ -195,7 +195,8 @@ impl Request {
         Cancellation { conn: conn.clone(), key }
     }
 
-    /// Answers. Resolves when all of `body` has been taken by the connection.
+    /// Answers. The answer is on its way with this call, or has begun to be; the future resolves when all of `body` has
+    /// been taken by the connection. Dropped before that, it fails the request.
     ///
     /// # Errors
     /// [`ErrorKind::Cancelled`], [`ErrorKind::Deadline`] or [`ErrorKind::Connection`] when nobody waits any more;
@@ -213,14 +214,28 @@ impl Request {
         headers: Headers,
         body: impl Into<Body>,
     ) -> impl Future<Output = Result<(), Error>> + Send {
-        let body = body.into();
+        let sent = match &mut self.duty {
+            Duty::Open(reply) => reply.send(headers, body.into()),
+            Duty::Taken(_) => Err(answered()),
+        };
+        let rest = match sent {
+            Ok(None) => Ok(None),
+            // Boxed, so that a short answer doesn't carry what streaming takes.
+            Ok(Some(rest)) => Ok(Some(Box::pin(self.complete(rest)))),
+            Err(error) => Err(error),
+        };
         async move {
-            let Duty::Open(reply) = &mut self.duty else { return Err(answered()) };
-            match reply.send(headers, body)? {
+            match rest? {
                 None => Ok(()),
-                // Boxed, so that a short answer doesn't carry what streaming takes.
-                Some(rest) => Box::pin(reply.complete(rest)).await,
+                Some(rest) => rest.await,
             }
+        }
+    }
+
+    async fn complete(mut self, rest: Body) -> Result<(), Error> {
+        match &mut self.duty {
+            Duty::Open(reply) => reply.complete(rest).await,
+            Duty::Taken(_) => Err(answered()),
         }
     }
 
