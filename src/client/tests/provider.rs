@@ -53,6 +53,22 @@ async fn a_dropped_request_fails_explicitly() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_answer_is_on_its_way_with_the_call_and_one_given_up_fails() {
+    let mut net = Net::new();
+    let (provider, mut wire) = net.provider(welcome()).await;
+    wire.request(1, SOON, b"").await;
+    drop(provider.receive().await.unwrap().respond("answer"));
+    expect_response(&mut wire, 1, b"answer").await;
+    assert_eq!((provider.in_flight(), provider.metrics().errors(ErrorKind::Application)), (0, 0));
+    // one that has to wait for credit does not go on by itself
+    wire.request(3, SOON, b"").await;
+    let long = vec![b'x'; 1 << 20];
+    drop(provider.receive().await.unwrap().respond(long));
+    expect_error(&mut wire, 3, Code::Application, "request dropped without an answer").await;
+    assert_eq!((provider.in_flight(), provider.metrics().errors(ErrorKind::Application)), (0, 1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_failed_request_says_why() {
     let mut net = Net::new();
     let (provider, mut wire) = net.provider(welcome()).await;
