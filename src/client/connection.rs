@@ -107,10 +107,10 @@ impl Conn {
     #[inline]
     fn settle(&self, shared: MutexGuard<'_, Shared>, driver: Option<Waker>) {
         self.lost.store(shared.session.lost(), Ordering::Release);
-        if !shared.session.is_quiet() {
-            self.tell(shared);
-        } else {
+        if shared.session.is_quiet() {
             drop(shared);
+        } else {
+            self.tell(shared);
         }
         if let Some(driver) = driver {
             driver.wake();
@@ -331,8 +331,6 @@ impl Conn {
         let id = self.with(|session| session.ping(now));
         let waiting = Waiting(self, id);
         let answer = std::future::poll_fn(|cx| waiting.0.with(|session| session.poll_pong(id, cx))).await;
-        answer.ok_or_else(|| {
-            self.end().unwrap_or_else(|| Error::new(super::ErrorKind::Connection, "the connection ended"))
-        })
+        answer.ok_or_else(|| self.end().unwrap_or_else(|| Error::new(ErrorKind::Connection, "the connection ended")))
     }
 }
