@@ -242,13 +242,18 @@ impl Shared {
     /// The run began then.
     fn begins(&self, epoch: Instant) {
         let since = epoch.elapsed().as_nanos() as u64;
-        let now = self.clock.delta_as_nanos(0, self.clock.raw());
-        self.epoch.set(now.wrapping_sub(since));
+        self.epoch.set(self.time().wrapping_sub(since));
     }
 
     #[inline]
     fn now(&self) -> u64 {
-        self.clock.delta_as_nanos(0, self.clock.raw()).wrapping_sub(self.epoch.get())
+        self.time().wrapping_sub(self.epoch.get())
+    }
+
+    /// What its clock shows, in ns.
+    #[inline]
+    fn time(&self) -> u64 {
+        self.clock.delta_as_nanos(0, self.clock.raw())
     }
 
     fn may_begin(&self) -> bool {

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::connection::Conn;
 use super::reply::{Reply, Responder, Watched};
-use super::response::{find, headers_of};
+use super::response::{NO_HEADERS, find, headers_of};
 use super::session::{Arrival, Chunks};
 use super::{Body, Error, ErrorKind, Headers};
 use crate::base::{Key, Time};
@@ -116,8 +116,7 @@ impl Request {
     /// The request's headers, in the order they came.
     #[must_use]
     pub fn headers(&self) -> &Headers {
-        static NONE: Headers = Headers::new();
-        self.more.as_ref().map_or(&NONE, |more| &more.headers)
+        self.more.as_ref().map_or(&NO_HEADERS, |more| &more.headers)
     }
 
     /// The first value of the header `key`.
@@ -276,13 +275,6 @@ impl Request {
 
     #[inline]
     fn poll_chunk(&mut self, cx: &Context<'_>) -> Poll<Result<Option<Bytes>, Error>> {
-        if !self.reads && self.more.is_none() {
-            return Poll::Ready(Ok(self.body.pop()));
-        }
-        self.poll_more(cx)
-    }
-
-    fn poll_more(&mut self, cx: &Context<'_>) -> Poll<Result<Option<Bytes>, Error>> {
         if let Some(piece) = self.more.as_mut().and_then(|more| more.piece.take()) {
             return Poll::Ready(Ok(Some(piece)));
         }

@@ -42,6 +42,8 @@ pub struct Response {
     counted: bool,
 }
 
+pub(super) static NO_HEADERS: Headers = Headers::new();
+
 pub(super) fn headers_of(block: &[u8]) -> Headers {
     iter_headers(block).map(|(key, value)| (String::from_utf8_lossy(key).into_owned(), value.to_vec())).collect()
 }
@@ -92,8 +94,7 @@ impl Response {
     /// The response's headers, in the order they came.
     #[must_use]
     pub fn headers(&self) -> &Headers {
-        static NONE: Headers = Headers::new();
-        self.headers.as_deref().unwrap_or(&NONE)
+        self.headers.as_deref().unwrap_or(&NO_HEADERS)
     }
 
     /// The first value of the header `key`.

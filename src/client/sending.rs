@@ -140,16 +140,17 @@ impl<'a> RequestBuilder<'a> {
     }
 
     fn add(&mut self, headers: impl IntoIterator<Item = (String, Vec<u8>)>) {
-        if let Head::Given(given) = &mut **self.head.get_or_insert_with(|| Box::new(Head::Given(Headers::new()))) {
+        let head = self.head.get_or_insert_with(|| Box::new(Head::Given(Headers::new())));
+        if let Head::Given(given) = head.as_mut() {
             given.extend(headers);
         }
     }
 
     fn encode(&mut self) -> Result<(), Error> {
-        if let Some(head) = &mut self.head
-            && let Head::Given(headers) = &mut **head
+        if let Some(head) = self.head.as_deref_mut()
+            && let Head::Given(headers) = head
         {
-            **head = Head::Encoded(block_of(std::mem::take(headers))?);
+            *head = Head::Encoded(block_of(std::mem::take(headers))?);
         }
         Ok(())
     }
@@ -219,7 +220,6 @@ enum Wait<'a> {
 type Waiting<'a> = dyn Future<Output = Result<(Arc<Conn>, Waited), Error>> + Send + 'a;
 
 /// Until when to wait for a connection and a stream, and what time it was when it had waited.
-#[derive(Clone, Copy)]
 struct Waited {
     until: Instant,
     now: Instant,
@@ -288,7 +288,7 @@ impl<'a> Sending<'a> {
     #[inline]
     fn poll_conn(&mut self, cx: &mut Context<'_>) -> Poll<Result<Arc<Conn>, Error>> {
         let link = &self.request.consumer.inner.link;
-        if !matches!(self.wait.as_deref(), Some(Wait::Waiting { .. }))
+        if !matches!(self.wait.as_deref(), Some(Wait::Waiting(_)))
             && let Some(conn) = link.current().filter(|conn| conn.try_acquire())
         {
             return Poll::Ready(Ok(conn));
@@ -329,8 +329,7 @@ impl<'a> Sending<'a> {
     /// Where the time is over already, or the broker takes no header block as long as this.
     #[inline]
     fn open(&mut self, conn: Arc<Conn>, cx: &Context<'_>) -> Result<bool, Error> {
-        let block = self.request.block();
-        let fits = conn.check_block(REQUEST_ID_LEN, block);
+        let fits = conn.check_block(REQUEST_ID_LEN, self.request.block());
         let limits = fits.and_then(|()| self.request.limits(&conn, self.waited()));
         let (timeout_ms, limit) = limits.inspect_err(|_| conn.give_back())?;
         let opened = self.opened.insert(Opened { conn, key: None, pump: None });

@@ -1,5 +1,6 @@
 //! What a broker may not send, and what it may at any time.
 
+use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -317,7 +318,7 @@ fn a_request_that_came_whole_is_known_to_be_cancelled_before_it_is_taken_up() {
     let request = |stream| new(FrameType::Request, stream).flags(Flags::END);
     receive(&mut session, request(1), &[7; 20]);
     receive(&mut session, request(2), &[7; 20]);
-    let mut arrivals = std::collections::VecDeque::new();
+    let mut arrivals = VecDeque::new();
     session.take_arrivals(&mut arrivals);
     assert!(arrivals.iter().all(|arrival| arrival.whole.as_ref().is_some_and(|body| body.len() == 4)));
     assert!(arrivals.iter().all(|arrival| arrival.lost == session.lost()));

@@ -1,5 +1,6 @@
 //! A provider's session against a model broker.
 
+use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
@@ -50,7 +51,7 @@ struct World {
 
 impl World {
     fn handlers(&mut self, session: &mut Session, rng: &mut fastrand::Rng) {
-        let mut arrivals = std::collections::VecDeque::new();
+        let mut arrivals = VecDeque::new();
         session.take_arrivals(&mut arrivals);
         for mut arrival in arrivals {
             let reading = arrival.whole.is_none();
